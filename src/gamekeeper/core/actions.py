@@ -1,0 +1,69 @@
+"""Actions: the closed set of effects a policy may ask for. Each is guarded when it is applied."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gamekeeper.core.jobs import EndReason, JobSpec
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitJob:
+    """Enqueue a job, unless one with its key is live or done."""
+
+    spec: JobSpec
+
+
+@dataclass(frozen=True, slots=True)
+class CancelJob:
+    """Cancel a job; if it runs, its agent is told to stop it."""
+
+    job_id: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GrantJob:
+    """Lease a ready job to an agent incarnation that has a free slot."""
+
+    job_id: int
+    node_id: str
+    incarnation: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndAttempt:
+    """End a live attempt from the coordinator's side (its lease is over)."""
+
+    attempt_id: int
+    token: int
+    reason: EndReason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class MarkNodeLost:
+    """Note that no live lease of a node is left."""
+
+    node_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class MoveChampion:
+    """Point a line at another model, provided its champion still is `expected` (compare and set)."""
+
+    line: str
+    model_id: int
+    expected: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RejectCandidate:
+    """Close a candidate for good, with the reason."""
+
+    line: str
+    model_id: int
+    reason: str
+
+
+Action = SubmitJob | CancelJob | GrantJob | EndAttempt | MarkNodeLost | MoveChampion | RejectCandidate

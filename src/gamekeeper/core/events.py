@@ -1,0 +1,276 @@
+"""Events: the closed set of facts the log may hold.
+
+Each event is a frozen dataclass with a name and a version. `encode` writes it as a JSON object with
+every field; `decode` accepts exactly those fields, so that a drifting payload is an error where it is made. An event
+names the subjects whose story it belongs to.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import ClassVar, Union, get_args, get_origin, get_type_hints
+
+from gamekeeper.core.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One fact. Subclasses set `name`, `version` and `about`: {subject kind: the field that holds its id}."""
+
+    name: ClassVar[str] = ""
+    version: ClassVar[int] = 1
+    about: ClassVar[Mapping[str, str]] = {}
+
+    def subjects(self) -> tuple[str, ...]:
+        """The things this event is about, as "kind/id"."""
+        named = ((kind, getattr(self, field)) for kind, field in self.about.items())
+        return tuple(f"{kind}/{value}" for kind, value in named if value not in (None, ""))
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorStarted(Event):
+    """A coordinator took its role under a new epoch."""
+
+    name = "coordinator-started"
+    about = {"role": "role"}
+    role: str
+    epoch: int
+    holder: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeEnrolled(Event):
+    """A machine was issued its identity."""
+
+    name = "node-enrolled"
+    about = {"node": "node_id"}
+    node_id: str
+    host_name: str
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConnected(Event):
+    """An agent incarnation took the lease of its node; `adopted` attempts go on under it."""
+
+    name = "agent-connected"
+    about = {"node": "node_id"}
+    node_id: str
+    incarnation: str
+    token: int
+    adopted: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLost(Event):
+    """The last lease of a node ran out."""
+
+    name = "node-lost"
+    about = {"node": "node_id"}
+    node_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobSubmitted(Event):
+    """A job was accepted."""
+
+    name = "job-submitted"
+    about = {"job": "job_id", "line": "line"}
+    job_id: int
+    kind: str
+    line: str
+    purpose: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnded(Event):
+    """A job reached a final state."""
+
+    name = "job-ended"
+    about = {"job": "job_id", "line": "line"}
+    job_id: int
+    line: str
+    state: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptLeased(Event):
+    """An agent was granted a job under a fresh token."""
+
+    name = "attempt-leased"
+    about = {"job": "job_id", "node": "node_id"}
+    attempt_id: int
+    job_id: int
+    node_id: str
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptStarted(Event):
+    """The attempt's process runs."""
+
+    name = "attempt-started"
+    about = {"job": "job_id", "node": "node_id"}
+    attempt_id: int
+    job_id: int
+    node_id: str
+    boot_id: str
+    pid: int
+    start_ticks: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptEnded(Event):
+    """An attempt reached a final state; `job_state` is what became of its job."""
+
+    name = "attempt-ended"
+    about = {"job": "job_id", "node": "node_id"}
+    attempt_id: int
+    job_id: int
+    node_id: str
+    state: str
+    reason: str
+    detail: str
+    job_state: str
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactAccepted(Event):
+    """A file was verified, validated and made visible."""
+
+    name = "artifact-accepted"
+    about = {"artifact": "hash", "job": "job_id", "line": "line"}
+    hash: str
+    kind: str
+    line: str
+    job_id: int
+    bytes: int
+    games: int
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactRefused(Event):
+    """A file was refused at the door."""
+
+    name = "artifact-refused"
+    about = {"job": "job_id", "line": "line", "node": "node_id"}
+    hash: str
+    kind: str
+    line: str
+    job_id: int
+    node_id: str
+    problem: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRegistered(Event):
+    """A model became known with its parent."""
+
+    name = "model-registered"
+    about = {"model": "model_id", "line": "line", "job": "job_id"}
+    model_id: int
+    line: str
+    hash: str
+    parent_id: int | None
+    job_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class MatchesRecorded(Event):
+    """Game pairs of a candidate were booked; `duplicates` were already known and changed nothing."""
+
+    name = "matches-recorded"
+    about = {"model": "model_id", "line": "line", "job": "job_id"}
+    line: str
+    model_id: int
+    opponent: str
+    purpose: str
+    pairs: int
+    duplicates: int
+    job_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChampionMoved(Event):
+    """A line's champion changed by a decision."""
+
+    name = "champion-moved"
+    about = {"model": "model_id", "line": "line"}
+    line: str
+    model_id: int
+    previous: int | None
+    generation: int
+    decision_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateRejected(Event):
+    """A candidate was closed by a decision."""
+
+    name = "candidate-rejected"
+    about = {"model": "model_id", "line": "line"}
+    line: str
+    model_id: int
+    reason: str
+    decision_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsApplied(Event):
+    """The coordinator runs with the settings of this hash."""
+
+    name = "settings-applied"
+    about = {"settings": "hash"}
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested(Event):
+    """A person asked the loop to wind down (`draining`: finish what runs, start nothing more)."""
+
+    name = "stop-requested"
+    about = {"role": "role"}
+    role: str
+    reason: str
+
+
+EVENT_TYPES: Mapping[str, type[Event]] = {cls.name: cls for cls in Event.__subclasses__()}
+
+
+def encode(event: Event) -> dict[str, object]:
+    """All fields of `event` by name."""
+    return {field.name: getattr(event, field.name) for field in fields(event)}
+
+
+def decode(name: str, version: int, document: Mapping[str, object]) -> Event:
+    """Rebuild an event.
+
+    Raises `UsageError` for an unknown name or version, a missing or unknown field, or a wrong type.
+    """
+    cls = EVENT_TYPES.get(name)
+    if cls is None or cls.version != version:
+        raise UsageError(f"unknown event {name!r} version {version}")
+    hints = get_type_hints(cls)
+    wanted = {field.name for field in fields(cls)}
+    if set(document) != wanted:
+        missing, unknown = sorted(wanted - set(document)), sorted(set(document) - wanted)
+        raise UsageError(f"event {name}: missing fields {missing}, unknown fields {unknown}")
+    for field, value in document.items():
+        if not _fits(value, hints[field]):
+            raise UsageError(f"event {name}: field {field} holds {value!r:.60}, not {hints[field]}")
+    return cls(**document)
+
+
+def _fits(value: object, hint: object) -> bool:
+    if get_origin(hint) in (Union, types.UnionType):
+        return any(_fits(value, option) for option in get_args(hint))
+    if hint is type(None):
+        return value is None
+    if isinstance(value, bool):
+        return hint is bool
+    return isinstance(hint, type) and isinstance(value, hint)

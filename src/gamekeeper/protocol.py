@@ -1,0 +1,220 @@
+"""The messages between agents, people and the coordinator: strict, bounded, versioned JSON over HTTP.
+
+Every body is one of these models; unknown fields are errors. Times are seconds since the Unix epoch on the
+coordinator's clock, durations are seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from gamekeeper.core.artifacts import ArtifactKind
+from gamekeeper.core.jobs import EndReason
+
+PROTOCOL_VERSION = 1
+OLDEST_VERSION = 1
+
+Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,120}$")]
+Sentence = Annotated[str, Field(max_length=2000)]
+
+
+class Message(BaseModel):
+    """Base of all messages: frozen, and an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Observed(Message):
+    """What an agent measured about its machine; `None` where it could not."""
+
+    cpu_count: int | None = None
+    memory_bytes: int | None = None
+    disk_free_bytes: int | None = None
+    load: float | None = None
+
+
+class Enrol(Message):
+    """A machine asks for an identity, proving the right to with a join token (in the Authorization header)."""
+
+    protocol: int
+    host_name: Annotated[str, Field(min_length=1, max_length=255)]
+    slots: Annotated[int, Field(ge=1, le=1024)]
+
+
+class Enrolled(Message):
+    """The node's identity, issued once, and the credential for all further calls (stored hashed here)."""
+
+    node_id: str
+    credential: str
+    protocol: int
+
+
+class Held(Message):
+    """An attempt an agent still owns, with the token it was granted under."""
+
+    attempt: int
+    token: int
+
+
+class Connect(Message):
+    """An agent process starts: it names its fresh incarnation and the attempts it re-adopted.
+
+    `unsure` lists attempts it was granted (or may have been) whose process it cannot find: they are lost.
+    """
+
+    protocol: int
+    incarnation: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    slots: Annotated[int, Field(ge=1, le=1024)]
+    held: Annotated[list[Held], Field(max_length=1024)]
+    observed: Observed
+
+
+class Connected(Message):
+    """The agent's lease. Attempts in `stop` are no longer its own: it must end them and drop their results.
+
+    All attempts of earlier incarnations of this node that were not named in `held` have been ended as
+    lost (agent-restarted).
+    """
+
+    lease_s: float
+    expires_in_s: float
+    keep: list[int]
+    stop: list[int]
+    settings_hash: str
+
+
+class InputFile(Message):
+    """One input of a job: fetch it by hash."""
+
+    hash: Hash
+    bytes: int
+    name: str
+    metadata: dict[str, JsonValue]
+
+
+class Grant(Message):
+    """A job leased to this agent: all it needs to run it."""
+
+    attempt: int
+    token: int
+    job: int
+    kind: str
+    line: str
+    purpose: str
+    seed: int
+    command: list[str]
+    parameters: dict[str, JsonValue]
+    wanted: dict[str, JsonValue]
+    inputs: dict[str, list[InputFile]]
+    grace_s: float
+    time_limit_s: float | None
+
+
+class Claim(Message):
+    """Ask for up to `slots` jobs, waiting up to `wait_s` while there are none."""
+
+    incarnation: str
+    slots: Annotated[int, Field(ge=1, le=1024)]
+    wait_s: Annotated[float, Field(ge=0, le=60)]
+
+
+class Claimed(Message):
+    """Granted jobs; may be empty. `draining`: nothing will be granted any more."""
+
+    grants: list[Grant]
+    draining: bool = False
+
+
+class Started(Message):
+    """The attempt's process runs, under this identity."""
+
+    token: int
+    boot_id: Annotated[str, Field(max_length=64)]
+    pid: int
+    start_ticks: int
+
+
+class AttemptProgress(Message):
+    """Cumulative progress of a live attempt, in its kind's unit."""
+
+    attempt: int
+    token: int
+    units: Annotated[int, Field(ge=0)]
+    note: Annotated[str, Field(max_length=200)] = ""
+    figures: dict[Annotated[str, Field(max_length=40)], float] = {}
+    process_s: Annotated[float, Field(ge=0)] = 0.0
+    """Seconds in which the attempt's process has been running, so far."""
+
+
+class Beat(Message):
+    """Renews the one lease of this incarnation, with all its attempts."""
+
+    incarnation: str
+    attempts: Annotated[list[AttemptProgress], Field(max_length=1024)]
+    observed: Observed
+
+
+class BeatReply(Message):
+    """The renewed lease. `stop`: attempts to end (cancelled, or no longer this agent's)."""
+
+    expires_in_s: float
+    stop: list[int]
+    draining: bool
+    settings_hash: str
+
+
+class SealArtifact(Message):
+    """All bytes of a file are up: verify and register it. Attempt, token and hash stand in the path."""
+
+    kind: ArtifactKind
+    name: Name
+    bytes: Annotated[int, Field(gt=0)]
+    metadata: dict[str, JsonValue]
+
+
+class Sealed(Message):
+    """The verdict on an artifact: visible (`accepted`), or refused with the class of the problem and its words."""
+
+    accepted: bool
+    problem: str = ""
+    detail: str = ""
+
+
+class UploadState(Message):
+    """How much of an upload has arrived; `complete` when the artifact is verified and visible already."""
+
+    offset: int
+    complete: bool
+
+
+class Finish(Message):
+    """An attempt ended. `reason` is the agent's finding; the coordinator judges the receipt itself."""
+
+    token: int
+    reason: EndReason
+    detail: Sentence = ""
+    exit_code: int | None = None
+    receipt: JsonValue = None
+    units: Annotated[int, Field(ge=0)] = 0
+    process_s: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Finished(Message):
+    """What became of it. `applied` once; the same call again answers `already` with the same state."""
+
+    result: Literal["applied", "already"]
+    state: str
+    reason: str
+    detail: str
+
+
+class ErrorBody(Message):
+    """Every error answer: a stable code, what happened, and the remedy."""
+
+    code: str
+    message: str
+    remedy: str
+    retry_after_s: float | None = None

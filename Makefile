@@ -24,8 +24,8 @@ demo: setup ## run the bundled game's loop to three promotions; options in DEMO_
 	@.venv/bin/gamekeeper demo $(DEMO_ARGS)
 
 test: check ## check, then every test with coverage, then the coverage page
-	@$(PY) tools/test_run.py --jobs $(JOBS) $(if $(NO_SKIPS),--no-skips) -- $(TEST_ARGS)
-	@$(PY) tools/coverage_page.py --check
+	@$(PY) -m tools.test_run --jobs $(JOBS) $(if $(NO_SKIPS),--no-skips) -- $(TEST_ARGS)
+	@$(PY) -m tools.coverage_page --check
 
 check: setup-test ## linters, types, import contracts, tidy rules
 	@.venv/bin/ruff check
@@ -35,14 +35,14 @@ check: setup-test ## linters, types, import contracts, tidy rules
 	@$(PY) -m pytest tests/arch
 
 coverage: setup-test ## render docs/COVERAGE.md from the last test run (runs the tests when they are out of date)
-	@$(PY) tools/test_run.py --jobs $(JOBS) --if-needed
-	@$(PY) tools/coverage_page.py
+	@$(PY) -m tools.test_run --jobs $(JOBS) --if-needed
+	@$(PY) -m tools.coverage_page
 
 mutation: setup-mutation ## mutate one module, or all in turn, and record the scores; MUTATION_ARGS="--module job_reaper --minutes 10"
-	@$(PY) tools/mutation.py $(MUTATION_ARGS)
+	@$(PY) -m tools.mutation $(MUTATION_ARGS)
 
 bench: setup-test ## run the benchmarks; options in BENCH_ARGS
-	@$(PY) tools/bench.py $(BENCH_ARGS)
+	@$(PY) -m tools.bench $(BENCH_ARGS)
 
 docs: setup-test ## run every example of the documentation and check its links and commands
 	@$(PY) -m pytest tests/docs

@@ -68,15 +68,20 @@ def catches(file: File) -> Iterator[Violation]:
             )
 
 
+def _named(file: File) -> list[tuple[int, str]]:
+    """Line and meaning of everything imported or used through an import, each line and meaning once."""
+    found = [(node.lineno, meaning) for node, meaning in file.imports()]
+    found += [(node.lineno, meaning) for node, meaning in file.uses()]
+    return sorted(set(found))
+
+
 def clock(file: File) -> Iterator[Violation]:
     """Only core/clock.py reads time, sleeps or draws randomness that no seed repeats."""
     if not file.under(PRODUCT) or file.path == _CLOCK:
         return
-    seen: set[int] = set()
-    for node, meaning in [*file.imports(), *file.uses()]:
-        if _UNREPEATABLE.fullmatch(meaning) and node.lineno not in seen:
-            seen.add(node.lineno)
-            yield file.broken(node, f"{meaning} is not repeatable; take a Clock or a seeded generator")
+    for line, meaning in _named(file):
+        if _UNREPEATABLE.fullmatch(meaning):
+            yield file.broken(line, f"{meaning} is not repeatable; take a Clock or a seeded generator")
     for node in ast.walk(file.tree):
         if not isinstance(node, ast.Call) or node.args or node.keywords:
             continue
@@ -88,13 +93,10 @@ def unsafe(file: File) -> Iterator[Violation]:
     """No pickle, eval, exec, shells or allow_pickle."""
     if not file.under(PRODUCT, "tools", "bench"):
         return
-    seen: set[int] = set()
-    for node, meaning in [*file.imports(), *file.uses()]:
-        if _UNSAFE.fullmatch(meaning) and node.lineno not in seen:
-            seen.add(node.lineno)
-            yield file.broken(
-                node, f"{meaning} runs what it is given; use JSON, NPZ without pickle, or an argument list"
-            )
+    for line, meaning in _named(file):
+        if _UNSAFE.fullmatch(meaning):
+            remedy = f"{meaning} runs what it is given; use JSON, NPZ without pickle, or an argument list"
+            yield file.broken(line, remedy)
     for node in ast.walk(file.tree):
         if not isinstance(node, ast.Call):
             continue

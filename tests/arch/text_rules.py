@@ -66,8 +66,9 @@ def test_docstrings(file: File) -> Iterator[Violation]:
     """Every test says in a line of docstring what would break."""
     if not (file.is_python and file.under("tests")) or not file.path.rsplit("/", 1)[-1].startswith("test_"):
         return
-    for parent in [file.tree, *(node for node in file.tree.body if isinstance(node, ast.ClassDef))]:
-        for node in parent.body:
+    classes = [node for node in file.tree.body if isinstance(node, ast.ClassDef)]
+    for body in [file.tree.body, *(one.body for one in classes)]:
+        for node in body:
             if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or ast.get_docstring(node):
                 continue
             if node.name.startswith("test_"):
@@ -90,10 +91,10 @@ def test_mocks(file: File) -> Iterator[Violation]:
     """No mocks, and nothing of ours patched, outside tests/cli."""
     if not (file.is_python and file.under("tests")) or file.under("tests/cli"):
         return
-    for node, name in file.imports():
+    for statement, name in file.imports():
         if name == "mock" or name.startswith(("unittest.mock", "mock.")):
             yield file.broken(
-                node, "mocks prove only that the mock was called; use a real part or a verified fake"
+                statement, "mocks prove only that the mock was called; use a real part or a verified fake"
             )
     for node in ast.walk(file.tree):
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args):

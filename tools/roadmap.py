@@ -24,7 +24,7 @@ class Module:
     """One module of the roadmap.
 
     `home` and `parts` are paths below src/gamekeeper; a path ending in `/` is a folder. Floors are counts of test
-    functions (`tests`) and per cent (`line`, `branch`, `mutation`); `mutation` is None where the score is only reported.
+    functions (`tests`) and per cent (`line`, `branch`, `mutation`); `mutation` is None where it is only reported.
     """
 
     name: str

@@ -138,7 +138,7 @@ _MAY_IMPORT_OF_OTHERS = {
     f"{PRODUCT}/core": (),
     f"{PRODUCT}/policy": (),
     f"{PRODUCT}/stats": ("numpy",),
-    f"{PRODUCT}/demo": ("numpy",),
+    f"{PRODUCT}/demo": ("numpy", "blake3"),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from typing import Protocol
 
@@ -59,3 +60,11 @@ def boot_seconds() -> float:
     process can be kept by another.
     """
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def unseeded() -> random.Random:
+    """A generator that the machine seeds, for jitter and names; never for secrets.
+
+    The only source of randomness that no seed repeats: whoever must repeat a run passes a seeded generator instead.
+    """
+    return random.Random()

@@ -1,7 +1,7 @@
 """Which candidate becomes champion, and which is closed.
 
-A candidate plays canary matches first: against itself (every pair must balance exactly) and against a random mover (which
-it must beat). Then a sequential probability ratio test on game pairs against the champion decides, with the line's
+A candidate plays canary matches first: against itself (every pair must balance exactly) and against a random mover
+(which it must beat). Then a sequential probability ratio test on game pairs against the champion decides, with the line's
 declared error rates. Only games played for promotion count. Every candidate is decided in bounded play: after
 `max_pairs` the test is given up and the champion stays.
 """
@@ -15,7 +15,7 @@ from enum import StrEnum
 from gamekeeper.core.actions import Action, MoveChampion, RejectCandidate
 from gamekeeper.core.decisions import Decision, Evidence, Verdict
 from gamekeeper.core.lines import Line
-from gamekeeper.core.matches import PairTally
+from gamekeeper.core.matches import NO_GAMES, PairTally
 
 POLICY = "promotion"
 
@@ -42,9 +42,9 @@ class CandidateView:
     hash: str
     parent_hash: str | None
     input_hash: str | None
-    random: PairTally = PairTally()
-    mirror: PairTally = PairTally()
-    promotion: PairTally = PairTally()
+    random: PairTally = NO_GAMES
+    mirror: PairTally = NO_GAMES
+    promotion: PairTally = NO_GAMES
     evaluation_failures: int = 0
 
 

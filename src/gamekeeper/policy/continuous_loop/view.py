@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from gamekeeper.core.jobs import Job, JobState
 from gamekeeper.core.lines import Line
-from gamekeeper.core.matches import PairTally
+from gamekeeper.core.matches import NO_GAMES, PairTally
 
 POLICY = "continuous_loop"
 
@@ -89,9 +89,9 @@ class CandidateView:
 
     model_id: int
     hash: str
-    random: PairTally = PairTally()
-    mirror: PairTally = PairTally()
-    promotion: PairTally = PairTally()
+    random: PairTally = NO_GAMES
+    mirror: PairTally = NO_GAMES
+    promotion: PairTally = NO_GAMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +109,9 @@ class LineView:
     champion: `None` before the first. champions: all that ever were, each once, by generation, the current one
     included. candidate: the model awaiting its decision. live: all jobs that are not final.
     founded, trained: done jobs of these kinds. selfplay_submitted: self-play jobs ever submitted.
-    verified_samples: total of the line. samples_at_training: `verified_samples` when the last done training was submitted
-    (its wanted "verified_samples"), 0 before the first. History of evaluate: the candidate's canary and promotion
-    jobs only.
+    verified_samples: total of the line. samples_at_training: `verified_samples` when the last done training was
+    submitted (its wanted "verified_samples"), 0 before the first. evaluate_history: of the candidate's canary and
+    promotion jobs only.
     """
 
     line: str

@@ -36,7 +36,7 @@ h3{font-size:15px;margin:0 0 2px}p{margin:0 0 10px}.soft,figcaption{color:var(--
 .card b{display:block;font-size:26px;line-height:1.25;font-variant-numeric:tabular-nums}
 .good{color:var(--good)}.bad{color:var(--bad)}
 .plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,430px),1fr));gap:12px}
-figure{margin-bottom:0}figcaption{font-size:13px;margin-bottom:8px}svg{display:block;width:100%;height:auto}
+figure.broad{grid-column:1/-1}figure.broad svg{max-width:760px}figcaption{font-size:13px;margin-bottom:8px}svg{display:block;width:100%;height:auto}
 .tick,.axis{font-size:12px;fill:var(--soft);font-variant-numeric:tabular-nums}.grid{stroke:var(--rule)}
 .zero{stroke:var(--soft)}.line{fill:none;stroke:currentColor;stroke-width:2;stroke-linejoin:round}
 .bar{fill:none;stroke:currentColor;stroke-width:1.5;opacity:.55}.dot{fill:currentColor}
@@ -50,7 +50,7 @@ figure{margin-bottom:0}figcaption{font-size:13px;margin-bottom:8px}svg{display:b
 .legend span{color:var(--ink)}
 .wide{overflow-x:auto;margin-top:12px}table{border-collapse:collapse;width:100%;font-size:14px}
 caption{text-align:left;font-weight:600;padding:14px 0 4px}
-th,td{text-align:left;padding:7px 14px 7px 0;border-bottom:1px solid var(--rule);white-space:nowrap;
+th,td{text-align:left;padding:7px 12px 7px 0;border-bottom:1px solid var(--rule);white-space:nowrap;
 font-variant-numeric:tabular-nums}th{color:var(--soft);font-weight:500;font-size:13px}
 """
 
@@ -166,7 +166,7 @@ def _pairs_figure(line: LineReport) -> str:
         return ""
     chart = svg.share_bars(rows, title=f"Promotion tests of {line.line}", parts=PAIR_POINTS)
     legend = "".join(f'<li><i class="p{i}"></i><span>{name}</span></li>' for i, name in enumerate(PAIR_POINTS))
-    return _figure("Promotion tests", "Game pairs by the points the candidate took from the champion", chart, legend)
+    return _figure("Promotion tests", "Game pairs by the points the candidate took from the champion", chart, legend, "broad")
 
 
 def _promotions_table(line: LineReport) -> str:
@@ -184,8 +184,7 @@ def _promotions_table(line: LineReport) -> str:
         )
         for row in line.history
     ]
-    head = ("Champion", "Model", "Score", "Pairs 0 · ½ · 1 · 1½ · 2", "LLR", "Test", "Elo over the one before",
-            "At", "Decision")  # fmt: skip
+    head = ("Champion", "Model", "Score", "Pairs 0 · ½ · 1 · 1½ · 2", "LLR", "Test", "Elo gain", "At", "Decision")
     return _table("Moves of the champion", head, rows)
 
 
@@ -203,9 +202,9 @@ def _ratings_table(line: LineReport) -> str:
     return _table("Ratings, Elo with 95 % interval", head, rows)
 
 
-def _figure(title: str, caption: str, chart: str, legend: str) -> str:
+def _figure(title: str, caption: str, chart: str, legend: str, style: str = "") -> str:
     key = f'<ul class="legend">{legend}</ul>' if legend else ""
-    return f"<figure><h3>{escape(title)}</h3><figcaption>{escape(caption)}</figcaption>{key}{chart}</figure>"
+    return f"<figure class=\"{style}\"><h3>{escape(title)}</h3><figcaption>{escape(caption)}</figcaption>{key}{chart}</figure>"
 
 
 def _cards(cards: Sequence[tuple[str, str, str]]) -> str:

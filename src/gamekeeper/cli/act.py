@@ -44,7 +44,9 @@ def stop(
     elif stopped:
         output.talk("nothing runs any more")
     if wait and not stopped:
-        output.hint(f"jobs still run after {units.duration(seconds)}; `gamekeeper jobs --state running` lists them")
+        output.hint(
+            f"jobs still run after {units.duration(seconds)}; `gamekeeper jobs --state running` lists them"
+        )
         raise typer.Exit(exit_codes.PENDING)
     if not wait:
         output.hint("`gamekeeper status` shows what still runs; `gamekeeper stop --wait` waits for it")

@@ -25,8 +25,8 @@ class Audit:
 def audit(visible: Path, catalogued: Iterable[str]) -> Audit:
     """Hash every file below `visible` (the folder `blake3` of the artifact store) and compare it with the catalogue.
 
-    A file whose bytes fit its name but that is not catalogued was verified and never acknowledged (a crash between
-    the two): nobody was promised it and nobody can ask for it by way of the catalogue, so it is neither lost nor unverified.
+    A file whose bytes fit its name but that is not catalogued was verified and never acknowledged (a crash
+    between the two): nobody was promised it, so it is neither lost nor unverified.
     """
     good: set[str] = set()
     unverified: list[str] = []

@@ -102,9 +102,9 @@ class CoordinatorApi:
         """The record of the run so far."""
         return self._get("/v1/report", Report)
 
-    def stop(self, reason: str) -> None:
-        """Ask the loop to wind down."""
-        self._call("POST", "/v1/stop", body={"reason": reason})
+    def stop(self, reason: str, *, phase: str = "draining") -> None:
+        """Ask the loop to wind down: at once ("draining"), or after the ratings of its champions ("measuring")."""
+        self._call("POST", "/v1/stop", body={"reason": reason, "phase": phase})
 
     def _get(self, path: str, kind: type[T], query: dict[str, str | None] | None = None) -> T:
         answer = self._call("GET", path, query=query)

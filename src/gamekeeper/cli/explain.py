@@ -11,9 +11,12 @@ from gamekeeper.cli.render import Output
 
 
 def why(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="job, model, line or node; or KIND/ID in one word.")],
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help="job, model, line or node; or KIND/ID in one word.")
+    ],
     subject_id: Annotated[
-        str | None, typer.Argument(metavar="ID", help="Its number or name; a unique prefix of a hash or node id.")
+        str | None,
+        typer.Argument(metavar="ID", help="Its number or name; a unique prefix of a hash or node id."),
     ] = None,
     data_dir: DataDirOption = None,
     as_json: JsonOption = False,

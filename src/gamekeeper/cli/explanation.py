@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gamekeeper.cli import tables, units
-from gamekeeper.cli.render import Page
+from gamekeeper.cli.render import Cell, Page
 from gamekeeper.inspection import EvidenceRow, VerdictRow, Why
 
 EVENTS_SHOWN = 12
@@ -53,7 +53,7 @@ def _comparison(row: EvidenceRow) -> str:
     return text + (f"   (set by {row.origin})" if row.origin else "")
 
 
-def _verdict_row(verdict: VerdictRow, now: float) -> tuple[tables.Cell | str, ...]:
+def _verdict_row(verdict: VerdictRow, now: float) -> tuple[Cell | str, ...]:
     return (
         tables.right(str(verdict.decision)),
         units.ago(verdict.at, now),

@@ -39,7 +39,9 @@ def status(
     else:
         output.show(tables.status_page(output.page(), answer))
         if answer.lines:
-            output.hint(f"`gamekeeper why line {answer.lines[0].line}` shows the numbers behind its last decision")
+            output.hint(
+                f"`gamekeeper why line {answer.lines[0].line}` shows the numbers behind its last decision"
+            )
     if check and answer.healthy is not True:
         raise typer.Exit(exit_codes.FAILED)
 
@@ -60,13 +62,17 @@ def lines(data_dir: DataDirOption = None, as_json: JsonOption = False) -> None:
             output.hint("no line is declared; `gamekeeper init` writes a settings file to start from")
 
 
-def jobs(
+def jobs(  # noqa: PLR0917 - typer reads options from the parameters
     state: Annotated[
         str | None, typer.Option("--state", metavar="STATE", help="Only jobs in this state.")
     ] = None,
     line: LineOption = None,
-    kind: Annotated[str | None, typer.Option("--kind", metavar="KIND", help="Only jobs of this kind.")] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="At most this many, newest first.")] = 50,
+    kind: Annotated[
+        str | None, typer.Option("--kind", metavar="KIND", help="Only jobs of this kind.")
+    ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, max=1000, help="At most this many, newest first.")
+    ] = 50,
     data_dir: DataDirOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -77,9 +83,7 @@ def jobs(
     from gamekeeper.core.jobs import JobState
 
     if state is not None and state not in set(JobState):
-        raise UsageError(
-            f"{state!r:.60} is not a job state", remedy=f"use one of: {', '.join(JobState)}"
-        )
+        raise UsageError(f"{state!r:.60} is not a job state", remedy=f"use one of: {', '.join(JobState)}")
     output = Output(json=as_json)
     with connect(data_dir) as coordinator:
         rows = coordinator.jobs(state=state, line=line, kind=kind, limit=limit)
@@ -124,12 +128,16 @@ def models(line: LineOption = None, data_dir: DataDirOption = None, as_json: Jso
 def events(
     of: Annotated[
         str | None,
-        typer.Option("--of", metavar="SUBJECT", help="Only the story of one thing: job/17, model/3, line/connect4."),
+        typer.Option(
+            "--of", metavar="SUBJECT", help="Only the story of one thing: job/17, model/3, line/connect4."
+        ),
     ] = None,
     since: Annotated[
         str | None, typer.Option("--since", metavar="DURATION", help="Only of the last 90s, 15m, 2h, 7d.")
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep waiting for more, until Ctrl-C.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Keep waiting for more, until Ctrl-C.")
+    ] = False,
     data_dir: DataDirOption = None,
     as_json: JsonOption = False,
 ) -> None:

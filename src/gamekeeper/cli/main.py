@@ -1,4 +1,4 @@
-"""The command line's entry: the list of commands, and the one place where every error becomes a line and an exit code."""
+"""The command line's entry: all commands, and the one place where every error becomes a line and an exit code."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import typer
+from typer.core import TyperGroup
 
 from gamekeeper.cli import act, admin, demo, exit_codes, explain, inspect
 from gamekeeper.cli.render import Output
@@ -29,6 +30,10 @@ class Entry:
     codes: tuple[int, ...]
     hidden: bool = False
 
+    def summary(self) -> str:
+        """The first sentence of the purpose."""
+        return " ".join((self.run.__doc__ or "").split("\n\n")[0].split())
+
     def help(self) -> str:
         """Purpose, examples, exit codes; "\\b" keeps click from re-wrapping a paragraph."""
         purpose = " ".join((self.run.__doc__ or "").split())
@@ -38,7 +43,9 @@ class Entry:
 
 ENTRIES = (
     Entry("up", admin.up, ("gamekeeper up", "gamekeeper up --config games/gamekeeper.toml"), _RUNS),
-    Entry("init", admin.init, ("gamekeeper init", "gamekeeper init games/gamekeeper.toml --force"), _RUNS[:4]),
+    Entry(
+        "init", admin.init, ("gamekeeper init", "gamekeeper init games/gamekeeper.toml --force"), _RUNS[:4]
+    ),
     Entry(
         "status",
         inspect.status,
@@ -53,17 +60,28 @@ ENTRIES = (
         _READS,
     ),
     Entry("nodes", inspect.nodes, ("gamekeeper nodes", "gamekeeper nodes --json"), _READS),
-    Entry("models", inspect.models, ("gamekeeper models", "gamekeeper models --line connect4 --json"), _READS),
+    Entry(
+        "models", inspect.models, ("gamekeeper models", "gamekeeper models --line connect4 --json"), _READS
+    ),
     Entry(
         "events",
         inspect.events,
-        ("gamekeeper events --since 2h", "gamekeeper events --of job/17", "gamekeeper events --follow --json"),
+        (
+            "gamekeeper events --since 2h",
+            "gamekeeper events --of job/17",
+            "gamekeeper events --follow --json",
+        ),
         (*_READS, exit_codes.INTERRUPTED),
     ),
     Entry(
         "why",
         explain.why,
-        ("gamekeeper why job 17", "gamekeeper why line connect4", "gamekeeper why model 3f2a91", "gamekeeper why j17"),
+        (
+            "gamekeeper why job 17",
+            "gamekeeper why line connect4",
+            "gamekeeper why model 3f2a91",
+            "gamekeeper why j17",
+        ),
         _READS,
     ),
     Entry(
@@ -72,13 +90,23 @@ ENTRIES = (
         ('gamekeeper stop --reason "machine is needed"', "gamekeeper stop --wait --timeout 5m"),
         (*_READS, exit_codes.PENDING),
     ),
-    Entry("coordinator", admin.coordinator, ("gamekeeper coordinator --config gamekeeper.toml",), _RUNS, hidden=True),
+    Entry(
+        "coordinator",
+        admin.coordinator,
+        ("gamekeeper coordinator --config gamekeeper.toml",),
+        _RUNS,
+        hidden=True,
+    ),
     Entry("agent", admin.agent, ("gamekeeper agent --config gamekeeper.toml",), _RUNS, hidden=True),
 )
 DEMO = Entry(
     "demo",
     demo.demo,
-    ("gamekeeper demo", "gamekeeper demo --promotions 1 --data-dir /tmp/demo", "gamekeeper demo --minutes 5 --json"),
+    (
+        "gamekeeper demo",
+        "gamekeeper demo --promotions 1 --data-dir /tmp/demo",
+        "gamekeeper demo --minutes 5 --json",
+    ),
     _RUNS,
 )
 PLAY = Entry(
@@ -89,9 +117,19 @@ PLAY = Entry(
 )
 
 
+class _InOrder(TyperGroup):
+    """Lists the commands as `ENTRIES` does, the first one to try first."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+        """All names in order."""
+        order = [DEMO.name, *(item.name for item in ENTRIES)]
+        return sorted(super().list_commands(ctx), key=order.index)
+
+
 def build() -> typer.Typer:
     """The whole command tree."""
     app = typer.Typer(
+        cls=_InOrder,
         name="gamekeeper",
         help="Keeps a self-improvement loop turning on machines that cannot be trusted.\n\n"
         "\b\nStart here:\n  gamekeeper demo      run the bundled game and see it improve\n"
@@ -105,10 +143,10 @@ def build() -> typer.Typer:
     app.callback()(_version_option)
     group = typer.Typer(rich_markup_mode=None, invoke_without_command=True)
     group.callback(invoke_without_command=True, help=DEMO.help())(DEMO.run)
-    group.command(PLAY.name, help=PLAY.help())(PLAY.run)
-    app.add_typer(group, name=DEMO.name)
+    group.command(PLAY.name, help=PLAY.help(), short_help=PLAY.summary())(PLAY.run)
+    app.add_typer(group, name=DEMO.name, short_help=DEMO.summary())
     for item in ENTRIES:
-        app.command(item.name, help=item.help(), hidden=item.hidden)(item.run)
+        app.command(item.name, help=item.help(), short_help=item.summary(), hidden=item.hidden)(item.run)
     return app
 
 
@@ -147,7 +185,7 @@ def entry(arguments: Sequence[str] | None = None) -> int:
         return exit_codes.DONE
     except CommandLineError as error:
         return _command_line_error(talk, error)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the outermost frame: a person gets a line and a log, not a traceback
         path = _write_bug_log(words)
         kind = f"{type(error).__name__}: {error}"
         talk.error(
@@ -161,8 +199,9 @@ def entry(arguments: Sequence[str] | None = None) -> int:
 def _command_line_error(talk: Output, error: Exception) -> int:
     """Wrong options and unknown commands, in the same form as every other error."""
     formatted = getattr(error, "format_message", lambda: str(error))()
-    if not formatted.strip():
-        return exit_codes.USAGE  # the help was shown instead
+    if type(error).__name__ == "NoArgsIsHelpError":
+        talk.err.write(f"{formatted}\n")
+        return exit_codes.USAGE
     context = getattr(error, "ctx", None)
     where = context.command_path if context is not None else "gamekeeper"
     message = formatted[:1].lower() + formatted[1:].rstrip(".")

@@ -19,7 +19,9 @@ TOKEN_VARIABLE = "GAMEKEEPER_TOKEN"  # noqa: S105 - the name of a variable, not 
 DEFAULT_DATA_DIR = Path("gamekeeper-data")
 DEMO_DATA_DIR = Path("demo-data")
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON on stdout; errors become JSON on stderr.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Write JSON on stdout; errors become JSON on stderr.")
+]
 DataDirOption = Annotated[
     Path | None,
     typer.Option(

@@ -103,7 +103,9 @@ class LiveProgress:
         from rich.text import Text
 
         page = progress_page(Page(colour=self._colour), phase, status, elapsed_s)
-        self._live.update(Text.from_ansi(page.text().rstrip("\n"), no_wrap=True, overflow="ellipsis"), refresh=True)
+        self._live.update(
+            Text.from_ansi(page.text().rstrip("\n"), no_wrap=True, overflow="ellipsis"), refresh=True
+        )
 
 
 class SilentProgress:

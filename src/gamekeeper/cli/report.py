@@ -21,7 +21,9 @@ def report_page(page: Page, report: Report) -> Page:
         _line(page, line)
     page.line()
     page.line(f"jobs              {job_outcomes(report.jobs)}")
-    page.line(f"slot utilisation  {units.percent(report.slot_utilisation)} of leased slot time had a running process")
+    page.line(
+        f"slot utilisation  {units.percent(report.slot_utilisation)} of leased slot time had a running process"
+    )
     page.line(f"wall time         {units.duration(report.seconds)}")
     page.line(f"bytes verified    {units.size(report.bytes_verified)}")
     whole = report.lost_artifacts == 0 and report.unverified_visible == 0
@@ -47,7 +49,9 @@ def _line(page: Page, line: LineReport) -> None:
         who += f" ({line.champion_hash[:8]})"
     page.parts((f"line {line.line}", "bold"), (f"  {who} after {line.promotions} promotions", ""))
     loss = f", training loss {line.losses[0]:.3f} → {line.losses[-1]:.3f}" if line.losses else ""
-    page.line(f"  {units.count(line.verified_games)} verified games, {units.count(line.samples)} samples{loss}")
+    page.line(
+        f"  {units.count(line.verified_games)} verified games, {units.count(line.samples)} samples{loss}"
+    )
     page.line("  strength of the champion, from games not used for promotion")
     page.table(
         ("AGAINST", "ELO", "95 % INTERVAL", "SCORE", "PAIRS 0 · ½ · 1 · 1½ · 2"),
@@ -61,7 +65,16 @@ def _line(page: Page, line: LineReport) -> None:
     if line.history:
         page.line("  moves of the champion")
         page.table(
-            ("GEN", "MODEL", "SCORE", "PAIRS 0 · ½ · 1 · 1½ · 2", "LLR", "TEST", "ELO OVER THE ONE BEFORE", "DECISION"),
+            (
+                "GEN",
+                "MODEL",
+                "SCORE",
+                "PAIRS 0 · ½ · 1 · 1½ · 2",
+                "LLR",
+                "TEST",
+                "ELO OVER THE ONE BEFORE",
+                "DECISION",
+            ),
             [_promotion(row) for row in line.history],
             indent=4,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from gamekeeper.cli import svg, tables, units
+from gamekeeper.cli import svg, units
 from gamekeeper.cli.report import (
     OPPONENT_NAMES,
     elo_text,
@@ -36,7 +36,8 @@ h3{font-size:15px;margin:0 0 2px}p{margin:0 0 10px}.soft,figcaption{color:var(--
 .card b{display:block;font-size:26px;line-height:1.25;font-variant-numeric:tabular-nums}
 .good{color:var(--good)}.bad{color:var(--bad)}
 .plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,430px),1fr));gap:12px}
-figure.broad{grid-column:1/-1}figure.broad svg{max-width:760px}figcaption{font-size:13px;margin-bottom:8px}svg{display:block;width:100%;height:auto}
+figure.broad{grid-column:1/-1}figure.broad svg{max-width:760px}figcaption{font-size:13px;margin-bottom:8px}
+svg{display:block;width:100%;height:auto}
 .tick,.axis{font-size:12px;fill:var(--soft);font-variant-numeric:tabular-nums}.grid{stroke:var(--rule)}
 .zero{stroke:var(--soft)}.line{fill:none;stroke:currentColor;stroke-width:2;stroke-linejoin:round}
 .bar{fill:none;stroke:currentColor;stroke-width:1.5;opacity:.55}.dot{fill:currentColor}
@@ -165,8 +166,16 @@ def _pairs_figure(line: LineReport) -> str:
     if not rows:
         return ""
     chart = svg.share_bars(rows, title=f"Promotion tests of {line.line}", parts=PAIR_POINTS)
-    legend = "".join(f'<li><i class="p{i}"></i><span>{name}</span></li>' for i, name in enumerate(PAIR_POINTS))
-    return _figure("Promotion tests", "Game pairs by the points the candidate took from the champion", chart, legend, "broad")
+    legend = "".join(
+        f'<li><i class="p{i}"></i><span>{name}</span></li>' for i, name in enumerate(PAIR_POINTS)
+    )
+    return _figure(
+        "Promotion tests",
+        "Game pairs by the points the candidate took from the champion",
+        chart,
+        legend,
+        "broad",
+    )
 
 
 def _promotions_table(line: LineReport) -> str:
@@ -184,7 +193,17 @@ def _promotions_table(line: LineReport) -> str:
         )
         for row in line.history
     ]
-    head = ("Champion", "Model", "Score", "Pairs 0 · ½ · 1 · 1½ · 2", "LLR", "Test", "Elo gain", "At", "Decision")
+    head = (
+        "Champion",
+        "Model",
+        "Score",
+        "Pairs 0 · ½ · 1 · 1½ · 2",
+        "LLR",
+        "Test",
+        "Elo gain",
+        "At",
+        "Decision",
+    )
     return _table("Moves of the champion", head, rows)
 
 
@@ -204,7 +223,8 @@ def _ratings_table(line: LineReport) -> str:
 
 def _figure(title: str, caption: str, chart: str, legend: str, style: str = "") -> str:
     key = f'<ul class="legend">{legend}</ul>' if legend else ""
-    return f"<figure class=\"{style}\"><h3>{escape(title)}</h3><figcaption>{escape(caption)}</figcaption>{key}{chart}</figure>"
+    head = f"<h3>{escape(title)}</h3><figcaption>{escape(caption)}</figcaption>"
+    return f'<figure class="{style}">{head}{key}{chart}</figure>'
 
 
 def _cards(cards: Sequence[tuple[str, str, str]]) -> str:

@@ -74,7 +74,9 @@ def resolve(coordinator: CoordinatorApi, subject: Subject) -> Subject:
         return _unique(subject, [(row.hash, str(row.id)) for row in rows])
     if subject.kind == "node":
         rows_of_nodes = coordinator.nodes()
-        names = [(row.id, row.id) for row in rows_of_nodes] + [(row.host_name, row.id) for row in rows_of_nodes]
+        names = [(row.id, row.id) for row in rows_of_nodes] + [
+            (row.host_name, row.id) for row in rows_of_nodes
+        ]
         return _unique(subject, names)
     return subject
 
@@ -90,6 +92,9 @@ def _unique(subject: Subject, names: list[tuple[str, str]]) -> Subject:
             return Subject(subject.kind, found[0])
         if found:
             raise UsageError(
-                f"{subject.kind} {subject.id} could be any of {', '.join(found[:5])}", remedy="write more of it"
+                f"{subject.kind} {subject.id} could be any of {', '.join(found[:5])}",
+                remedy="write more of it",
             )
-    raise NotFound(f"there is no {subject.kind} {subject.id}", remedy=f"`gamekeeper {subject.kind}s` lists them")
+    raise NotFound(
+        f"there is no {subject.kind} {subject.id}", remedy=f"`gamekeeper {subject.kind}s` lists them"
+    )

@@ -91,7 +91,9 @@ def share_bars(rows: Sequence[tuple[str, Sequence[int]]], *, title: str, parts: 
     body = []
     for index, (label, amounts) in enumerate(rows):
         y = 4 + index * (bar + gap)
-        body.append(f'<text class="tick" x="{left - 10}" y="{y + 16}" text-anchor="end">{escape(label)}</text>')
+        body.append(
+            f'<text class="tick" x="{left - 10}" y="{y + 16}" text-anchor="end">{escape(label)}</text>'
+        )
         total, x, room = sum(amounts), float(left), WIDTH - left - RIGHT
         for i, amount in enumerate(amounts):
             if not amount:
@@ -127,7 +129,9 @@ class _Frame:
         for tick in self.y_axis.ticks:
             style = "zero" if abs(tick) < 1e-9 else "grid"
             y = self.y(tick)
-            parts.append(f'<line class="{style}" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+            parts.append(
+                f'<line class="{style}" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+            )
             parts.append(
                 f'<text class="tick" x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{_tick(tick)}</text>'
             )
@@ -159,7 +163,9 @@ class _Frame:
                     f'M{x - 4:.1f} {high:.1f}h8"/>'
                 )
             if dots or len(row.marks) == 1:
-                span = "" if mark.low is None or mark.high is None else f" [{mark.low:+.0f}, {mark.high:+.0f}]"
+                span = (
+                    "" if mark.low is None or mark.high is None else f" [{mark.low:+.0f}, {mark.high:+.0f}]"
+                )
                 tip = f"<title>{escape(row.name)}: {mark.y:+.4g}{span}</title>"
                 parts.append(f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="4">{tip}</circle>')
         return f'<g class="{row.style}">{"".join(parts)}</g>'

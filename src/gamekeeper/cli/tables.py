@@ -55,7 +55,9 @@ def test_summary(test: PromotionTest | None) -> str:
         return "no candidate"
     pairs = sum(test.pairs)
     score = score_of(test.pairs)
-    elo = f" Elo {units.signed(test.elo)} {units.interval(test.low, test.high)}" if test.elo is not None else ""
+    elo = (
+        f" Elo {units.signed(test.elo)} {units.interval(test.low, test.high)}" if test.elo is not None else ""
+    )
     shown = "no pairs yet" if score is None else f"{units.percent(score)} of {pairs} pairs{elo}"
     return f"model {test.model}: {shown} · LLR {test.llr:+.2f} in [{test.lower:+.2f}, {test.upper:+.2f}]"
 
@@ -91,7 +93,9 @@ def status_page(page: Page, status: Status) -> Page:
     page.line(f"nodes  {counts(status.nodes)}")
     page.line(f"jobs   {counts(status.jobs)}")
     if status.last_decision is not None:
-        page.line(f"last decision {status.last_decision.decision} · {verdict_line(status.last_decision, status.at)}")
+        page.line(
+            f"last decision {status.last_decision.decision} · {verdict_line(status.last_decision, status.at)}"
+        )
     return page
 
 
@@ -221,9 +225,13 @@ def attempts_table(page: Page, rows: Sequence[AttemptRow], now: float, *, indent
 
 def event_line(page: Page, row: EventRow) -> Page:
     """One event in a line: position, time, name, then its fields."""
-    fields = " ".join(f"{name}={_field(value)}" for name, value in row.fields.items() if value not in (None, ""))
+    fields = " ".join(
+        f"{name}={_field(value)}" for name, value in row.fields.items() if value not in (None, "")
+    )
     page.parts(
-        (f"{row.position:>7}  {units.clock_time(row.at)}  ", "dim"), (f"{row.name:<20}", "bold"), (f"  {fields}", "")
+        (f"{row.position:>7}  {units.clock_time(row.at)}  ", "dim"),
+        (f"{row.name:<20}", "bold"),
+        (f"  {fields}", ""),
     )
     return page
 

@@ -152,6 +152,11 @@ class FolderStore:
         """Forget what has arrived of an upload."""
         self.staging_path(upload).unlink(missing_ok=True)
 
+    def discard_attempt(self, attempt: int, token: int) -> None:
+        """Forget all uploads of an attempt that has ended."""
+        for entry in self._staging.glob(f"{attempt:d}-{token:d}-*.part"):
+            entry.unlink(missing_ok=True)
+
     def sweep(self, live: frozenset[tuple[int, int]]) -> int:
         """Remove staging files that belong to no live (attempt, token); returns how many."""
         removed = 0

@@ -58,6 +58,9 @@ class PairTally:
         return sum(index * count for index, count in enumerate(self.counts)) / 2
 
 
+NO_GAMES = PairTally()
+
+
 def pentanomial(pairs: list[PairResult]) -> tuple[int, int, int, int, int]:
     """Counts of pairs worth 0, 0.5, 1, 1.5 and 2 points to the candidate."""
     counts = [0, 0, 0, 0, 0]

@@ -1,5 +1,7 @@
 """The loop of each line: which jobs are wanted now, computed from state."""
 
+from gamekeeper.policy.continuous_loop.loop import decide
+from gamekeeper.policy.continuous_loop.reachability import reachability
 from gamekeeper.policy.continuous_loop.view import (
     POLICY,
     CandidateView,
@@ -9,6 +11,7 @@ from gamekeeper.policy.continuous_loop.view import (
     LiveJob,
     Phase,
     Reason,
+    Stage,
     StageHistory,
     View,
     Window,
@@ -23,7 +26,10 @@ __all__ = [
     "LiveJob",
     "Phase",
     "Reason",
+    "Stage",
     "StageHistory",
     "View",
     "Window",
+    "decide",
+    "reachability",
 ]

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from gamekeeper.core.errors import SettingsError
 from gamekeeper.core.jobs import Job, JobState
 from gamekeeper.core.lines import Line
-from gamekeeper.core.matches import PairTally
+from gamekeeper.core.matches import NO_GAMES, PairTally
 
 POLICY = "continuous_loop"
 
@@ -19,7 +20,7 @@ class LiveJob:
 
     model_hash: the model a self-play or training job was given. candidate_hash, opponent, opponent_hash,
     first_pair, pairs: what an evaluation job plays; `opponent` is "model" (then opponent_hash names it) or a built-in
-    player.
+    player. cancelling: it was asked to stop, and will not deliver what was wanted.
     """
 
     job_id: int
@@ -32,10 +33,14 @@ class LiveJob:
     opponent_hash: str = ""
     first_pair: int = 0
     pairs: int = 0
+    cancelling: bool = False
 
     @classmethod
-    def of(cls, job: Job) -> LiveJob:
-        """Read a stored job. Anything that this policy did not write into it stays at its default."""
+    def of(cls, job: Job, *, cancelling: bool) -> LiveJob:
+        """Read a stored job; `cancelling` when its cancellation was requested.
+
+        Anything that this policy did not write into it stays at its default.
+        """
         spec = job.spec
         return cls(
             job_id=job.id,
@@ -48,6 +53,7 @@ class LiveJob:
             opponent_hash=_first(spec.inputs.get("opponent", ())),
             first_pair=_count(spec.wanted.get("first_pair")),
             pairs=_count(spec.wanted.get("pairs")),
+            cancelling=cancelling,
         )
 
 
@@ -89,9 +95,9 @@ class CandidateView:
 
     model_id: int
     hash: str
-    random: PairTally = PairTally()
-    mirror: PairTally = PairTally()
-    promotion: PairTally = PairTally()
+    random: PairTally = NO_GAMES
+    mirror: PairTally = NO_GAMES
+    promotion: PairTally = NO_GAMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +115,9 @@ class LineView:
     champion: `None` before the first. champions: all that ever were, each once, by generation, the current one
     included. candidate: the model awaiting its decision. live: all jobs that are not final.
     founded, trained: done jobs of these kinds. selfplay_submitted: self-play jobs ever submitted.
-    verified_samples: total of the line. samples_at_training: `verified_samples` when the last done training was submitted
-    (its wanted "verified_samples"), 0 before the first. History of evaluate: the candidate's canary and promotion
-    jobs only.
+    verified_samples: total of the line. samples_at_training: `verified_samples` when the last done training was
+    submitted (its wanted "verified_samples"), 0 before the first. evaluate_history: of the candidate's canary and
+    promotion jobs only.
     """
 
     line: str
@@ -170,6 +176,29 @@ class Limits:
     retry_longest_s: float = 600.0
     probe_after: int = 3
 
+    def __post_init__(self) -> None:
+        """Raise `SettingsError` for bounds with which a stage could never run, or retries would not slow down."""
+        at_least_one = (
+            self.selfplay_margin, self.selfplay_jobs_max, self.evaluate_jobs_max,
+            self.rating_jobs_max, self.probe_after,
+        )  # fmt: skip
+        if min(at_least_one) < 1 or not 0 < self.retry_first_s <= self.retry_longest_s < float("inf"):
+            raise SettingsError(
+                "the bounds of the loop must be 1 or more, and 0 < retry_first_s <= retry_longest_s",
+                remedy="correct [loop] in gamekeeper.toml",
+            )
+
+
+class Stage(StrEnum):
+    """The stages of a line; each gets one verdict in every pass, about "line/NAME/STAGE"."""
+
+    FOUND = "found"
+    SELFPLAY = "selfplay"
+    TRAIN = "train"
+    CANARY = "canary"
+    PROMOTION = "promotion"
+    RATING = "rating"
+
 
 class Reason(StrEnum):
     """Why a stage was given work, or none."""
@@ -178,6 +207,7 @@ class Reason(StrEnum):
     ENOUGH_IN_FLIGHT = "enough-in-flight"
     BACKING_OFF = "backing-off"
     NOT_NEEDED = "not-needed"
+    COMPLETE = "complete"
     NO_CHAMPION = "no-champion"
     NO_CANDIDATE = "no-candidate"
     CANDIDATE_PENDING = "candidate-pending"
@@ -185,7 +215,6 @@ class Reason(StrEnum):
     NO_WINDOW = "no-window"
     CANARY_FIRST = "canary-first"
     AT_MAX_PAIRS = "at-max-pairs"
-    RATED = "rated"
     CANCELLED = "cancelled"
     MEASURING = "measuring"
     DRAINING = "draining"

@@ -13,8 +13,9 @@ VERDICTS_SHOWN = 8
 def why_page(page: Page, why: Why, now: float) -> Page:
     """Headline, facts, newest verdict with its evidence, earlier verdicts, attempts and events."""
     page.line(why.headline, "bold")
+    wide = max([10, *(len(name) for name in why.facts)])
     for name, value in why.facts.items():
-        page.line(f"  {name.replace('_', ' '):<10} {units.number(value)}")
+        page.line(f"  {name.replace('_', ' '):<{wide}} {units.number(value)}")
     if why.verdicts:
         newest, earlier = why.verdicts[0], why.verdicts[1:VERDICTS_SHOWN]
         _newest_verdict(page, newest, now)

@@ -49,7 +49,6 @@ def status(
 def lines(data_dir: DataDirOption = None, as_json: JsonOption = False) -> None:
     """List the lines: champion, verified data, live stages, candidate under test."""
     from gamekeeper.cli import tables
-    from gamekeeper.core.clock import SystemClock
 
     output = Output(json=as_json)
     with connect(data_dir) as coordinator:
@@ -57,7 +56,7 @@ def lines(data_dir: DataDirOption = None, as_json: JsonOption = False) -> None:
     if as_json:
         output.data(rows)
     else:
-        output.show(tables.lines_table(output.page(), rows, SystemClock().now()))
+        output.show(tables.lines_table(output.page(), rows))
         if not rows:
             output.hint("no line is declared; `gamekeeper init` writes a settings file to start from")
 

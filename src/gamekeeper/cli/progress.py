@@ -29,8 +29,10 @@ def progress_page(page: Page, phase: str, status: Status | None, elapsed_s: floa
     if status is None:
         return page
     for row in status.lines:
-        page.parts((f"{row.line:>12}  ", "accent"), (tables.champion(row), ""), (f", {_promotions(row)}", ""))
-        for name, text in _facts(row, status):
+        page.parts(
+            (f"{row.line:>12}  ", "accent"), (tables.champion(row), ""), (f", {tables.promotions(row)}", "")
+        )
+        for name, text in tables.line_facts(row, status.at):
             page.parts((f"{name:>12}  ", "dim"), (text, ""))
     use = f"{status.slots_busy} of {status.slots} busy"
     if status.slot_utilisation is not None:
@@ -43,27 +45,9 @@ def progress_page(page: Page, phase: str, status: Status | None, elapsed_s: floa
 
 def plain_line(phase: str, row: LineRow, status: Status, elapsed_s: float) -> str:
     """One line of the loop in one line of text, for a log file."""
-    facts = " | ".join(f"{name} {text}" for name, text in _facts(row, status))
+    facts = " | ".join(f"{name} {text}" for name, text in tables.line_facts(row, status.at))
     slots = f"slots {status.slots_busy}/{status.slots} busy"
-    return f"[{units.duration(elapsed_s)}] {phase} | {row.line}: {_promotions(row)} | {facts} | {slots}"
-
-
-def _promotions(row: LineRow) -> str:
-    return f"{row.promotions} promotion{'' if row.promotions == 1 else 's'}"
-
-
-def _facts(row: LineRow, status: Status) -> list[tuple[str, str]]:
-    loss = "none yet" if row.loss is None else f"{row.loss:.3f}"
-    facts = [
-        ("stage", tables.stages(row)),
-        ("data", f"{units.count(row.verified_games)} verified games, {units.count(row.samples)} samples"
-                 f" ({units.count(row.samples_since_training)} since the last training), training loss {loss}"),
-        ("candidate", tables.test_summary(row.test)),
-    ]  # fmt: skip
-    if row.last_verdict is not None:
-        when = units.ago(row.last_verdict.at, status.at)
-        facts.append(("last decision", f"{row.last_verdict.sentence} [{row.last_verdict.reason}] {when}"))
-    return facts
+    return f"[{units.duration(elapsed_s)}] {phase} | {row.line}: {tables.promotions(row)} | {facts} | {slots}"
 
 
 class PlainProgress:

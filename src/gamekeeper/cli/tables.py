@@ -15,7 +15,6 @@ from gamekeeper.inspection import (
     NodeRow,
     PromotionTest,
     Status,
-    VerdictRow,
 )
 
 STAGE_ORDER = ("found", "selfplay", "train", "evaluate", "command")
@@ -62,16 +61,41 @@ def test_summary(test: PromotionTest | None) -> str:
     return f"model {test.model}: {shown} · LLR {test.llr:+.2f} in [{test.lower:+.2f}, {test.upper:+.2f}]"
 
 
+def test_in_short(test: PromotionTest | None) -> str:
+    """ "model 7: 71.1 % of 32 pairs", for a table."""
+    score = None if test is None else score_of(test.pairs)
+    if test is None:
+        return "none"
+    return f"model {test.model}: " + (
+        "no pairs yet" if score is None else f"{units.percent(score)} of {sum(test.pairs)} pairs"
+    )
+
+
 def score_of(pairs: Sequence[int]) -> float | None:
     """The share of points that pentanomial counts (pairs worth 0, ½, 1, 1½, 2) amount to; `None` without pairs."""
     total = sum(pairs)
     return sum(i * amount for i, amount in enumerate(pairs)) / (4 * total) if total else None
 
 
-def verdict_line(verdict: VerdictRow, now: float) -> str:
-    """One verdict in a line: when, about what, in words, with the code."""
-    when = units.ago(verdict.at, now)
-    return f"{verdict.subject}: {verdict.sentence} [{verdict.reason}] ({verdict.policy}, {when})"
+def promotions(row: LineRow) -> str:
+    """ "1 promotion"."""
+    return f"{row.promotions} promotion{'' if row.promotions == 1 else 's'}"
+
+
+def line_facts(row: LineRow, now: float) -> list[tuple[str, str]]:
+    """Where one line's loop stands, as (name, text): stage, data, candidate, last decision with its reason."""
+    loss = "none yet" if row.loss is None else f"{row.loss:.3f}"
+    since = units.count(row.samples_since_training)
+    facts = [
+        ("stage", stages(row)),
+        ("data", f"{units.count(row.verified_games)} verified games, {units.count(row.samples)} samples ({since} since"
+                 f" the last training), training loss {loss}"),
+        ("candidate", test_summary(row.test)),
+    ]  # fmt: skip
+    verdict = row.last_verdict
+    if verdict is not None:
+        facts.append(("last decision", f"{verdict.sentence} [{verdict.reason}] {units.ago(verdict.at, now)}"))
+    return facts
 
 
 def status_page(page: Page, status: Status) -> Page:
@@ -82,9 +106,11 @@ def status_page(page: Page, status: Status) -> Page:
         page.parts(("  ! ", "warn"), (f"{item.subject}: ", "bold"), (item.sentence, ""))
         if item.hint:
             page.line(f"    hint: {item.hint}", "dim")
-    if status.lines:
+    for row in status.lines:
         page.line()
-        lines_table(page, status.lines, status.at)
+        page.parts((f"line {row.line}  ", "bold"), (f"{champion(row)}, {promotions(row)}", ""))
+        for name, text in line_facts(row, status.at):
+            page.parts((f"  {name:<14} ", "dim"), (text, ""))
     page.line()
     use = f"{status.slots_busy} of {status.slots} busy"
     if status.slot_utilisation is not None:
@@ -92,28 +118,24 @@ def status_page(page: Page, status: Status) -> Page:
     page.line(f"slots  {use}")
     page.line(f"nodes  {counts(status.nodes)}")
     page.line(f"jobs   {counts(status.jobs)}")
-    if status.last_decision is not None:
-        page.line(
-            f"last decision {status.last_decision.decision} · {verdict_line(status.last_decision, status.at)}"
-        )
     return page
 
 
-def lines_table(page: Page, rows: Sequence[LineRow], now: float) -> Page:
+def lines_table(page: Page, rows: Sequence[LineRow]) -> Page:
     """Lines with their champions, data, live stages and last verdict."""
-    head = ("LINE", "CHAMPION", "PROMOTIONS", "GAMES", "SAMPLES", "LOSS", "STAGES", "CANDIDATE", "WHY")
+    head = ("LINE", "CHAMPION", "GEN", "GAMES", "SAMPLES", "LOSS", "STAGES", "CANDIDATE", "WHY")
     page.table(
         head,
         [
             (
                 Cell(row.line, "bold"),
                 champion(row),
-                right(units.count(row.promotions)),
+                right(units.count(row.generation)),
                 right(units.count(row.verified_games)),
                 right(units.count(row.samples)),
                 right(units.UNKNOWN if row.loss is None else f"{row.loss:.3f}"),
                 stages(row),
-                test_summary(row.test),
+                test_in_short(row.test),
                 "" if row.last_verdict is None else row.last_verdict.reason,
             )
             for row in rows

@@ -21,7 +21,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from gamekeeper.core.artifacts import Upload
-from gamekeeper.core.errors import Corrupt, Refused, StorageFull, UsageError
+from gamekeeper.core.errors import Corrupt, StorageFull, UsageError
 from gamekeeper.core.receipts import is_hash
 
 REFUSED_KEPT = 20
@@ -65,16 +65,13 @@ class FolderStore:
     def append(self, upload: Upload, offset: int, chunk: bytes) -> int:
         """Add `chunk`, whose first byte belongs at `offset`; returns the bytes arrived so far.
 
-        Bytes that have arrived already are skipped, so a repeated call changes nothing. Raises `Refused` when
-        bytes before `offset` are missing, `UsageError` beyond `max_bytes`, `StorageFull` without room.
+        Bytes that have arrived already are skipped, and a chunk that would leave a gap is not taken, so a repeated
+        or reordered call does no harm. Raises `UsageError` beyond `max_bytes`, `StorageFull` without room.
         """
         path = self.staging_path(upload)
         have = self.staged(upload)
         if offset > have:
-            raise Refused(
-                f"{have} bytes of {upload.hash[:12]} have arrived, so bytes from {offset} leave a gap",
-                remedy=f"send from offset {have}",
-            )
+            return have
         if offset + len(chunk) > self.max_bytes:
             raise UsageError(
                 f"upload of {upload.hash[:12]} exceeds the {self.max_bytes} bytes a file may have",

@@ -20,6 +20,8 @@ from gamekeeper.core.errors import GamekeeperError
 from gamekeeper.runtime.daemon import Daemon
 from gamekeeper.runtime.telemetry import logger
 
+RUN_VARIABLE = "GAMEKEEPER_RUN"
+"""Names one start by a person to all children, over their restarts."""
 _PR_SET_PDEATHSIG = 1
 EXITS_FOR_GOOD = frozenset({0, 2, 5, 130})
 """Exit codes a restart cannot mend: done, wrong settings, refused by a safety rule, interrupted by a person."""
@@ -115,6 +117,7 @@ class ChildSupervisor:
         self._chance = chance
         self._noticed = noticed
         self._log = logger("supervisor")
+        self._run_name = f"{os.getpid()}-{random.getrandbits(64):016x}"  # noqa: S311 - a name, not a secret
         self.pids: dict[str, int] = {}
 
     async def run(self, children: Sequence[Child]) -> int:
@@ -172,7 +175,7 @@ class ChildSupervisor:
     async def _run_once(self, child: Child) -> int:
         process = await asyncio.create_subprocess_exec(
             *child.command,
-            env=None if child.environment is None else dict(child.environment),
+            env={**(os.environ if child.environment is None else child.environment), RUN_VARIABLE: self._run_name},
             stdin=asyncio.subprocess.DEVNULL,
             preexec_fn=die_with_parent(os.getpid()),
         )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from gamekeeper.core.errors import Corrupt, NotFound
+from gamekeeper.core.errors import Corrupt
 from gamekeeper.core.jobs import AttemptState, Job
 from gamekeeper.core.matches import PairResult, Purpose
 from gamekeeper.protocol import Finish, Finished
 from gamekeeper.server.judging import Case, RefusedFile, judge
-from gamekeeper.store import artifacts, job_queue, matches, registry
-from gamekeeper.store.engine import Writing
+from gamekeeper.store import artifacts, attempts, job_queue, matches, registry
+from gamekeeper.store.session import Writing
 
 Receipt = Mapping[str, object]
 
@@ -18,8 +18,6 @@ Receipt = Mapping[str, object]
 def finish(w: Writing, attempt_id: int, message: Finish) -> Finished:
     """Judge and end an attempt; book its model or its matches once, and only when it succeeded."""
     attempt = job_queue.attempt(w, attempt_id)
-    if attempt is None:
-        raise NotFound(f"attempt {attempt_id} does not exist")
     job = job_queue.get(w, attempt.job_id)
     judgement = judge(
         Case(
@@ -33,7 +31,7 @@ def finish(w: Writing, attempt_id: int, message: Finish) -> Finished:
                 RefusedFile(one.name, one.problem, one.detail) for one in artifacts.refusals_of(w, attempt_id)
             ],
             known_model=_known_model(w, job, message.receipt),
-            cancelled=job_queue.cancel_requested(w, job.id),
+            cancelled=bool(attempts.row_of(w, attempt_id)["cancel_requested"]),
         )
     )
     ended = job_queue.finish(
@@ -47,10 +45,10 @@ def finish(w: Writing, attempt_id: int, message: Finish) -> Finished:
         message.units,
         message.process_s,
     )
-    if ended.applied and ended.attempt.state is AttemptState.SUCCEEDED and isinstance(message.receipt, dict):
+    if ended.result == "applied" and ended.attempt.state is AttemptState.SUCCEEDED and isinstance(message.receipt, dict):
         _book(w, job, attempt_id, message.receipt)
     return Finished(
-        result="applied" if ended.applied else "already",
+        result=ended.result,
         state=ended.attempt.state,
         reason=ended.attempt.reason or "",
         detail=ended.attempt.detail,

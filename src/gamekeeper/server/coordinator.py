@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gamekeeper.core.errors import NotAllowed, NotFound, StaleToken, UsageError
-from gamekeeper.core.events import StopRequested
+from gamekeeper.core.errors import NotAllowed, StaleToken, UsageError
 from gamekeeper.core.jobs import EndReason, ProcessIdentity
 from gamekeeper.core.nodes import Observation
 from gamekeeper.protocol import (
@@ -24,7 +23,7 @@ from gamekeeper.protocol import (
     Observed,
     Started,
 )
-from gamekeeper.server import booking, grants
+from gamekeeper.server import booking, grants, queries
 from gamekeeper.server.board import ClaimBoard
 from gamekeeper.server.desk import ROLE, Desk
 from gamekeeper.server.principals import (
@@ -39,8 +38,8 @@ from gamekeeper.server.principals import (
     secret_hash,
 )
 from gamekeeper.server.uploads import Uploads
-from gamekeeper.store import controls, inventory, job_queue, leases
-from gamekeeper.store.engine import Reading, Writing
+from gamekeeper.store import inventory, job_queue, leases
+from gamekeeper.store.session import Reading, Writing
 
 
 class Coordinator:
@@ -169,7 +168,7 @@ class Coordinator:
             return BeatReply(
                 expires_in_s=lease.expires_at - w.now,
                 stop=stop,
-                draining=controls.draining(w),
+                draining=queries.draining(w),
                 settings_hash=self.desk.settings.hash,
             )
 
@@ -201,25 +200,21 @@ class Coordinator:
             hint.signal()
         return answer
 
-    async def stop(self, reason: str, phase: controls.Phase = controls.Phase.DRAINING) -> None:
-        """Wind the loop down: finish what runs, start nothing more. It stays so over restarts."""
+    async def stop(self, reason: str, phase: queries.Phase = queries.Phase.DRAINING) -> None:
+        """Ask for a phase of the loop, as a rule to wind it down: finish what runs, start nothing more.
 
-        def change(w: Writing) -> None:
-            if controls.set_phase(w, phase):
-                w.emit(StopRequested(ROLE, reason))
-
-        await self.desk.write(change)
+        It stays so over restarts.
+        """
+        await self.desk.write(lambda w: queries.set_phase(w, phase, ROLE, reason))
         self.desk.hints.pipeline.signal()
         self.desk.hints.distribution.signal()
-        if phase is controls.Phase.DRAINING:
+        if phase is queries.Phase.DRAINING:
             self.board.wake_all()
 
 
 def check_attempt(r: Reading, node_id: str, attempt_id: int, token: int) -> None:
     """Raise unless the attempt is this node's and was granted under this token; says nothing about its state."""
     attempt = job_queue.attempt(r, attempt_id)
-    if attempt is None:
-        raise NotFound(f"attempt {attempt_id} does not exist")
     if attempt.node_id != node_id:
         raise NotAllowed(f"attempt {attempt_id} belongs to another node")
     if attempt.token != token:

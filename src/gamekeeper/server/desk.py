@@ -16,7 +16,8 @@ from gamekeeper.core.errors import Busy, StaleToken
 from gamekeeper.runtime.daemon import Hint
 from gamekeeper.settings import Settings
 from gamekeeper.store import leases
-from gamekeeper.store.engine import Reading, Store, Writing
+from gamekeeper.store.engine import Store
+from gamekeeper.store.session import Reading, Writing
 
 T = TypeVar("T")
 ROLE = "coordinator"

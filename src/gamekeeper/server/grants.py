@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue, TypeAdapter
 
-from gamekeeper.core.errors import NotAllowed, StaleToken
-from gamekeeper.core.jobs import Attempt, AttemptState, Job
+from gamekeeper.core.errors import StaleToken
+from gamekeeper.core.jobs import Attempt, Job
 from gamekeeper.protocol import Grant, InputFile
-from gamekeeper.store import artifacts, controls, job_queue, leases
-from gamekeeper.store.engine import Reading
+from gamekeeper.server import queries
+from gamekeeper.store import artifacts, job_queue
+from gamekeeper.store.session import Reading
 
 _JSON: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
 FOREVER = float("inf")
@@ -62,14 +63,11 @@ class HandedOver:
 
 def check_incarnation(r: Reading, node_id: str, incarnation: str) -> None:
     """Raise unless this incarnation is the current one of the caller's node."""
-    lease = leases.lease_of_node(r, node_id)
-    if lease is None or lease.incarnation != incarnation:
+    if queries.incarnation_of(r, node_id) != incarnation:
         raise StaleToken(
             f"incarnation {incarnation[:8]} is not the current agent of node {node_id}",
             remedy="connect again; end the attempts that are not kept",
         )
-    if lease.node_id != node_id:
-        raise NotAllowed("this lease belongs to another node")
 
 
 def pending(r: Reading, node_id: str, incarnation: str, skip: Collection[int]) -> Pending:
@@ -77,16 +75,16 @@ def pending(r: Reading, node_id: str, incarnation: str, skip: Collection[int]) -
     check_incarnation(r, node_id, incarnation)
     ready: list[Grant] = []
     unfit: list[tuple[Attempt, str]] = []
-    for attempt in job_queue.live_of_node(r, node_id):
-        waits = attempt.state is AttemptState.LEASED and attempt.incarnation == incarnation
-        if not waits or attempt.id in skip:
+    for attempt_id in queries.leased_attempts(r, node_id, incarnation):
+        if attempt_id in skip:
             continue
+        attempt = job_queue.attempt(r, attempt_id)
         grant = _grant(r, attempt, job_queue.get(r, attempt.job_id))
         if isinstance(grant, str):
             unfit.append((attempt, grant))
         else:
             ready.append(grant)
-    return Pending(ready, unfit, controls.draining(r))
+    return Pending(ready, unfit, queries.draining(r))
 
 
 def _grant(r: Reading, attempt: Attempt, job: Job) -> Grant | str:

@@ -22,7 +22,7 @@ from gamekeeper.data.verdicts import State
 from gamekeeper.protocol import Sealed, SealArtifact, UploadState
 from gamekeeper.server.desk import Desk
 from gamekeeper.store import artifacts, job_queue
-from gamekeeper.store.engine import Reading, Writing
+from gamekeeper.store.session import Reading, Writing
 
 MAX_CHUNK = 8 << 20
 MAX_REASONS_SHOWN = 3
@@ -69,7 +69,10 @@ class Uploads:
         return UploadState(offset=have, complete=False)
 
     async def append(self, node_id: str, upload: Upload, offset: int, chunk: bytes) -> UploadState:
-        """Add bytes; the same bytes twice change nothing."""
+        """Add bytes. Those that arrived already are skipped; a chunk that would leave a gap is not taken.
+
+        The answer tells where to go on, so a caller that lost count is set right by it.
+        """
         standing = await self._standing(node_id, upload)
         if standing.accepted:
             return UploadState(offset=offset + len(chunk), complete=True)
@@ -95,11 +98,10 @@ class Uploads:
             standing = await self._standing(node_id, upload)
             if standing.accepted or standing.problem:
                 return Sealed(accepted=standing.accepted, problem=standing.problem, detail=standing.detail)
-            known = await self._desk.read(lambda r: artifacts.get(r, upload.hash))
             examined = await self._desk.workers.run(lambda: self._examine(upload, manifest, standing.line))
             if examined.problem:
                 return await self._refuse(upload, manifest, examined)
-            return await self._accept(upload, manifest, examined, republish=known is None)
+            return await self._accept(upload, manifest, examined)
 
     async def download(self, digest: str) -> Path:
         """Where the verified artifact lies; raises `NotFound`."""
@@ -174,9 +176,7 @@ class Uploads:
         await self._desk.workers.run(lambda: files.set_aside(upload, note))
         return Sealed(accepted=False, problem=examined.problem, detail=examined.detail)
 
-    async def _accept(
-        self, upload: Upload, manifest: Manifest, examined: Examined, *, republish: bool
-    ) -> Sealed:
+    async def _accept(self, upload: Upload, manifest: Manifest, examined: Examined) -> Sealed:
         files = self._desk.files
         await self._desk.workers.run(lambda: files.publish(upload))
 
@@ -186,8 +186,7 @@ class Uploads:
             )
 
         await self._desk.write(change)
-        if republish:
-            self._desk.hints.pipeline.signal()
+        self._desk.hints.pipeline.signal()
         return Sealed(accepted=True)
 
     async def _standing(self, node_id: str, upload: Upload) -> Standing:
@@ -196,8 +195,6 @@ class Uploads:
 
         def look(r: Reading) -> Standing:
             attempt = job_queue.attempt(r, upload.attempt)
-            if attempt is None:
-                raise NotFound(f"attempt {upload.attempt} does not exist")
             if attempt.node_id != node_id:
                 raise NotAllowed(f"attempt {upload.attempt} belongs to another node")
             if attempt.token != upload.token or attempt.state not in LIVE_ATTEMPTS:

@@ -36,7 +36,14 @@ from gamekeeper.settings.schema import (
 FILE_NAME = "gamekeeper.toml"
 ENV_PREFIX = "GAMEKEEPER_"
 RESERVED_VARIABLES = frozenset(
-    {"GAMEKEEPER_JOB_DIR", "GAMEKEEPER_CONFIG", "GAMEKEEPER_URL", "GAMEKEEPER_TOKEN", "GAMEKEEPER_LOG_JSON"}
+    {
+        "GAMEKEEPER_JOB_DIR",
+        "GAMEKEEPER_CONFIG",
+        "GAMEKEEPER_URL",
+        "GAMEKEEPER_TOKEN",
+        "GAMEKEEPER_LOG_JSON",
+        "GAMEKEEPER_RUN",
+    }
 )
 MAX_FILE_BYTES = 1 << 20
 
@@ -82,6 +89,7 @@ class Settings:
     """The settings in force. `origins` maps each key that was set to the place it was set in."""
 
     data_dir: Path
+    seed: int
     coordinator: CoordinatorSection
     agent: AgentSection
     artifacts: ArtifactsSection
@@ -187,6 +195,7 @@ def _assemble(document: Document, origins: dict[str, str], source: str) -> Setti
         ) from None
     return Settings(
         data_dir=Path(document.data_dir),
+        seed=document.seed,
         coordinator=document.coordinator,
         agent=document.agent,
         artifacts=document.artifacts,
@@ -239,7 +248,7 @@ def _check_reachable(line: Line) -> None:
 
 def _hash(document: Document) -> str:
     """BLAKE3 of what governs the loop; where it is stored and served does not change it."""
-    governing = document.model_dump(mode="json", include={"artifacts", "lines"})
+    governing = document.model_dump(mode="json", include={"seed", "artifacts", "lines"})
     governing["lease_s"] = document.coordinator.lease_s
     return blake3(json.dumps(governing, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 

@@ -183,6 +183,7 @@ class Document(Section):
         min_length=1,
         description="Folder of everything Gamekeeper keeps; relative to this file.",
     )
+    seed: int = Field(0, ge=0, lt=1 << 63, description="From which the seeds of all jobs derive.")
     coordinator: CoordinatorSection = Field(default_factory=CoordinatorSection)
     agent: AgentSection = Field(default_factory=AgentSection)
     artifacts: ArtifactsSection = Field(default_factory=ArtifactsSection)

@@ -99,22 +99,27 @@ def measured(homes: Iterable[str], run: Mapping[str, Any]) -> Figures | None:
     )
 
 
-def mutation_scores(root: Path) -> dict[str, tuple[float, bool]]:
-    """Recorded score of each mutated file, and whether the file is still the one that was mutated."""
+def mutation_scores(root: Path) -> dict[str, tuple[float, str]]:
+    """Recorded score of each mutated file, and what lessens it: code that changed since, or mutants not tried."""
     path = root / MUTATION
     entries = tomllib.loads(path.read_text("utf-8")).get("file", []) if path.exists() else []
-    scores: dict[str, tuple[float, bool]] = {}
+    scores: dict[str, tuple[float, str]] = {}
     for entry in entries:
         source = root / PRODUCT / entry["path"]
         same = source.exists() and hashlib.sha256(source.read_bytes()).hexdigest()[:16] == entry["source"]
-        scores[entry["path"]] = (entry["score"], same)
+        note = "" if same else "of earlier code"
+        scores[entry["path"]] = (entry["score"], note or ("in part" if entry["left"] else ""))
     return scores
 
 
-def mutation_of(module: Module, scores: Mapping[str, tuple[float, bool]]) -> tuple[float, bool] | None:
-    """The lowest score among the files of a home, and whether all are of today's code; None when none was mutated."""
-    found = [scores[home] for home in module.home if home in scores]
-    return (min(score for score, _ in found), all(same for _, same in found)) if found else None
+def mutation_of(module: Module, scores: Mapping[str, tuple[float, str]]) -> tuple[float, str] | None:
+    """The lowest score among the files of a home with what lessens any of them; None when none was mutated."""
+    found = [
+        one
+        for path, one in scores.items()
+        if any(path == home or (home.endswith("/") and path.startswith(home)) for home in module.home)
+    ]
+    return (min(score for score, _ in found), max(note for _, note in found)) if found else None
 
 
 def percent(value: float | None) -> str:
@@ -122,7 +127,7 @@ def percent(value: float | None) -> str:
     return "n/a" if value is None else str(int(value))
 
 
-def row(module: Module, run: Mapping[str, Any], scores: Mapping[str, tuple[float, bool]]) -> dict[str, str]:
+def row(module: Module, run: Mapping[str, Any], scores: Mapping[str, tuple[float, str]]) -> dict[str, str]:
     """The cells of a module's row by column."""
     figures = measured(module.home, run)
     mutation = mutation_of(module, scores)
@@ -137,9 +142,7 @@ def row(module: Module, run: Mapping[str, Any], scores: Mapping[str, tuple[float
     if figures is None:
         return {**cells, **dict.fromkeys(_COLUMNS[4:], "")}
     floor = f" ({module.mutation})" if module.mutation is not None else ""
-    score = (
-        "not run" if mutation is None else percent(mutation[0]) + ("" if mutation[1] else " of earlier code")
-    )
+    score = "not run" if mutation is None else f"{percent(mutation[0])} {mutation[1]}".strip()
     more = len(figures.untested) - _NAMED_UNTESTED
     named = ", ".join(
         f"`{name}`" if " " not in name else f"`{name.split(' ')[0]}` (partly)"
@@ -177,7 +180,7 @@ def table(rows: list[dict[str, str]], columns: tuple[str, ...]) -> list[str]:
     return lines + ["| " + " | ".join(cells.get(column, "") for column in columns) + " |" for cells in rows]
 
 
-def render(modules: list[Module], run: Mapping[str, Any], scores: Mapping[str, tuple[float, bool]]) -> str:
+def render(modules: list[Module], run: Mapping[str, Any], scores: Mapping[str, tuple[float, str]]) -> str:
     """The whole page."""
     states = {
         state: sum(module.state == state for module in modules) for state in ("built", "started", "planned")
@@ -243,7 +246,7 @@ def stale(page: str, fresh: str, skipped: int) -> list[str]:
 
 
 def below(
-    modules: list[Module], run: Mapping[str, Any], scores: Mapping[str, tuple[float, bool]]
+    modules: list[Module], run: Mapping[str, Any], scores: Mapping[str, tuple[float, str]]
 ) -> list[str]:
     """Every floor that a built module does not reach."""
     found: list[str] = []

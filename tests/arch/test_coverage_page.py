@@ -30,8 +30,8 @@ MODULE = Module(
 )
 AIMED = [f"tests/unit/test_job_reaper.py::test_{number}" for number in range(4)]
 PASSING = "tests/unit/test_loop.py::test_all"
-Scores = dict[str, tuple[float, bool]]
-SCORES: Scores = {"policy/job_reaper.py": (96.0, True)}
+Scores = dict[str, tuple[float, str]]
+SCORES: Scores = {"policy/job_reaper.py": (96.0, "")}
 
 
 def run(**changes: Any) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def test_a_folder_is_measured_whole() -> None:
             "line coverage 99.0 %, floor 100 %; untested: decide",
         ),
         ({"missing_branches": 6}, SCORES, "branch coverage 88.0 %, floor 90 %"),
-        ({}, {"policy/job_reaper.py": (94.9, True)}, "mutation score 94.9 %, floor 95 %"),
+        ({}, {"policy/job_reaper.py": (94.9, "")}, "mutation score 94.9 %, floor 95 %"),
     ],
     ids=["tests", "line", "branch", "mutation"],
 )
@@ -131,7 +131,7 @@ def test_a_fresh_page_is_not_stale() -> None:
         page(run(), replace(MODULE, parts=())),
         page(run(), replace(MODULE, name="reaper")),
         page(run(), scores={}),
-        page(run(), scores={"policy/job_reaper.py": (96.0, False)}),
+        page(run(), scores={"policy/job_reaper.py": (96.0, "of earlier code")}),
     ],
     ids=["line", "branch", "tests", "lines", "state", "floor", "home", "parts", "name", "unmutated", "older"],
 )

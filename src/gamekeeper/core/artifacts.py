@@ -64,3 +64,17 @@ def check_manifest(manifest: Manifest, *, bytes_allowed: int) -> None:
             f"artifact {manifest.name} declares {manifest.bytes} bytes; 1 to {bytes_allowed} are allowed",
             remedy="publish smaller files, or raise [artifacts] max_bytes",
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """Names the bytes of one file on their way in. The token fences them: no two attempts share an upload."""
+
+    attempt: int
+    token: int
+    hash: str
+
+    def check(self) -> None:
+        """Raise `UsageError` when a part cannot be right."""
+        if not (0 < self.attempt < 1 << 63 and 0 < self.token < 1 << 63 and is_hash(self.hash)):
+            raise UsageError("an upload is named by attempt, token and a hash of 64 hexadecimal digits")

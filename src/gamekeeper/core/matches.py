@@ -29,6 +29,38 @@ class PairResult:
     replay: str
 
 
+@dataclass(frozen=True, slots=True)
+class PairTally:
+    """What is booked of one test: candidate, opponent and purpose.
+
+    `counts` are the pairs worth 0, 0.5, 1, 1.5 and 2 points to the candidate. `duplicates` are pairs that
+    repeated a known replay: no evidence, but played. `next_pair` lies above every pair number that was booked,
+    found a duplicate, or planned by a live or done job, so that no opening is used twice.
+    """
+
+    counts: tuple[int, int, int, int, int] = (0, 0, 0, 0, 0)
+    duplicates: int = 0
+    next_pair: int = 0
+
+    @property
+    def pairs(self) -> int:
+        """Pairs that count as evidence."""
+        return sum(self.counts)
+
+    @property
+    def played(self) -> int:
+        """Pairs handed in, whether they count or not."""
+        return self.pairs + self.duplicates
+
+    @property
+    def points(self) -> float:
+        """The candidate's points over all pairs, 0 to 2 for each."""
+        return sum(index * count for index, count in enumerate(self.counts)) / 2
+
+
+NO_GAMES = PairTally()
+
+
 def pentanomial(pairs: list[PairResult]) -> tuple[int, int, int, int, int]:
     """Counts of pairs worth 0, 0.5, 1, 1.5 and 2 points to the candidate."""
     counts = [0, 0, 0, 0, 0]

@@ -1,0 +1,1 @@
+"""What touches training files: validation of untrusted archives, and files that are never half-written."""

@@ -1,0 +1,51 @@
+"""Who is calling: secrets, how they are kept (hashed), and what each kind of caller may do."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from dataclasses import dataclass
+from enum import StrEnum
+
+from blake3 import blake3
+
+from gamekeeper.core.errors import NotAllowed
+
+ADMIN_TOKEN = "admin"
+JOIN_TOKEN = "join"
+MAX_SECRET = 200
+
+
+class Right(StrEnum):
+    """What a caller may do: everything people do, enrol a machine, or act for one enrolled node."""
+
+    ADMIN = "admin"
+    JOIN = "join"
+    NODE = "node"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """A caller whose secret was verified. `node_id` is set for the right `node` only."""
+
+    right: Right
+    node_id: str = ""
+
+
+class Unauthenticated(NotAllowed):
+    """No secret was shown, or nobody's."""
+
+
+def mint_secret() -> str:
+    """A fresh secret of 256 random bits, printable."""
+    return secrets.token_urlsafe(32)
+
+
+def secret_hash(secret: str) -> str:
+    """What is stored of a secret. Secrets are random and long, so a plain fast hash hides them."""
+    return blake3(secret.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def same_hash(stored: str | None, shown: str) -> bool:
+    """Compare two hashes in a time that tells nothing about either."""
+    return stored is not None and hmac.compare_digest(stored.encode(), shown.encode())

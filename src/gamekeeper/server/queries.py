@@ -1,0 +1,76 @@
+"""Small looks and notes of the coordinator's own: which phase the loop is in, who holds a node, what it was granted."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from gamekeeper.core.events import StopRequested
+from gamekeeper.store.encoding import sentence
+from gamekeeper.store.schema import LIVE_ATTEMPT
+from gamekeeper.store.session import Reading, Writing
+from gamekeeper.store.statements import sql
+
+_CONTROL = sql("SELECT value FROM controls WHERE name = :name")
+_SET_CONTROL = sql(
+    "INSERT INTO controls (name, value, set_at) VALUES (:name, :value, :now)"
+    " ON CONFLICT (name) DO UPDATE SET value = :value, set_at = :now"
+)
+_INCARNATION = sql("SELECT incarnation FROM agent_leases WHERE node_id = :node_id AND reaped = 0")
+_LEASED = sql(
+    "SELECT id FROM attempts WHERE node_id = :node_id AND incarnation = :incarnation AND state = 'leased'"
+    f" AND {LIVE_ATTEMPT} ORDER BY id"
+)
+_LIVE = sql(f"SELECT id, token FROM attempts WHERE {LIVE_ATTEMPT}")
+
+
+class Phase(StrEnum):
+    """`turning`: the whole loop. `measuring`: only ratings of champions are wanted. `draining`: nothing starts."""
+
+    TURNING = "turning"
+    MEASURING = "measuring"
+    DRAINING = "draining"
+
+
+def phase(r: Reading) -> Phase:
+    """What the loop was last asked to do."""
+    row = r.first(_CONTROL, name="phase")
+    return Phase.TURNING if row is None else Phase(row["value"])
+
+
+def set_phase(w: Writing, wanted: Phase, role: str, reason: str) -> bool:
+    """Ask for a phase; it holds over restarts. Returns whether that changed anything."""
+    if phase(w) is wanted:
+        return False
+    w.run(_SET_CONTROL, name="phase", value=wanted, now=w.now)
+    if wanted is not Phase.TURNING:
+        w.emit(StopRequested(role, sentence(f"{wanted}: {reason}")))
+    return True
+
+
+def draining(r: Reading) -> bool:
+    """Whether nothing is to be granted any more."""
+    return phase(r) is Phase.DRAINING
+
+
+def begin_run(w: Writing, run: str) -> None:
+    """Turn again when a person started the processes anew: `run` names that start and survives restarts of children."""
+    row = w.first(_CONTROL, name="run")
+    if row is None or row["value"] != run:
+        w.run(_SET_CONTROL, name="run", value=sentence(run, 100), now=w.now)
+        w.run(_SET_CONTROL, name="phase", value=Phase.TURNING, now=w.now)
+
+
+def incarnation_of(r: Reading, node_id: str) -> str | None:
+    """The agent incarnation that holds the node's newest lease, unless that was reaped."""
+    row = r.first(_INCARNATION, node_id=node_id)
+    return None if row is None else str(row["incarnation"])
+
+
+def leased_attempts(r: Reading, node_id: str, incarnation: str) -> list[int]:
+    """Attempts that were granted to the incarnation and not reported as started."""
+    return [row["id"] for row in r.rows(_LEASED, node_id=node_id, incarnation=incarnation)]
+
+
+def live_tokens(r: Reading) -> frozenset[tuple[int, int]]:
+    """(attempt, token) of all live attempts."""
+    return frozenset((row["id"], row["token"]) for row in r.rows(_LIVE))

@@ -1,0 +1,199 @@
+"""The shape of `gamekeeper.toml`: every table and key, with its meaning, bounds and default.
+
+The descriptions are the comments that `gamekeeper init` writes, so a key is explained in one place.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from gamekeeper.core.lines import Line, Stage
+
+MEBIBYTE = 1 << 20
+LINE_NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
+
+
+class Section(BaseModel):
+    """Base of all tables: an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class CoordinatorSection(Section):
+    """The coordinator: where it listens, and how long a silent agent keeps its work."""
+
+    host: str = Field("127.0.0.1", min_length=1, max_length=255, description="Address to listen on.")
+    port: int = Field(8017, ge=0, le=65535, description="Port to listen on; 0 takes any free one.")
+    lease_s: float = Field(
+        30.0,
+        ge=1.0,
+        le=3600.0,
+        description="Seconds a silent agent keeps its jobs. All beats, margins and reaping follow from it.",
+    )
+
+
+class AgentSection(Section):
+    """The agent of this machine."""
+
+    slots: int = Field(
+        default_factory=lambda: os.cpu_count() or 1,
+        ge=1,
+        le=1024,
+        description="Jobs to run at once. Default: one for each processor core.",
+    )
+    url: str = Field(
+        "",
+        max_length=500,
+        description="Coordinator to work for. Default: the one that runs in data_dir.",
+    )
+    min_free_bytes: int = Field(
+        256 * MEBIBYTE, ge=0, description="Take no work while the disk of data_dir has less room than this."
+    )
+
+
+class ArtifactsSection(Section):
+    """The artifact store: shards, models and match records."""
+
+    max_bytes: int = Field(512 * MEBIBYTE, ge=1024, description="Largest file a job may hand in.")
+    min_free_bytes: int = Field(
+        256 * MEBIBYTE, ge=0, description="Refuse uploads that would leave the disk less room than this."
+    )
+
+
+class StageSection(Section):
+    """A stage of the loop: a program in any language that keeps the job contract."""
+
+    command: list[Annotated[str, Field(min_length=1, max_length=4096)]] = Field(
+        min_length=1,
+        max_length=256,
+        description='Argument list; "{python}" stands for the interpreter the agent runs under. No shell is used.',
+    )
+    parameters: dict[str, JsonValue] = Field(
+        default_factory=dict, description="Handed to the program as they stand."
+    )
+    grace_s: float = Field(
+        10.0, ge=0.0, le=3600.0, description="Seconds between asking the program to stop and ending it."
+    )
+    time_limit_s: float = Field(
+        3600.0, ge=0.0, description="Longest an attempt may run, in seconds; 0 sets no limit."
+    )
+
+    def to_stage(self) -> Stage:
+        """The stage as the policies see it."""
+        return Stage(tuple(self.command), dict(self.parameters), self.grace_s, self.time_limit_s or None)
+
+
+class WantedGames(Section):
+    """How much one self-play job is asked for."""
+
+    games: int = Field(ge=1, le=1_000_000, description="Games of one self-play job.")
+
+
+class SelfplaySection(StageSection):
+    """The stage that plays games with the champion."""
+
+    wanted: WantedGames
+
+
+class TrainingSection(Section):
+    """When to train, and on what."""
+
+    min_new_samples: int = Field(
+        ge=1, description="Verified samples since the last training that make the next one due."
+    )
+    window_samples: int = Field(ge=1, description="How many of the newest samples a training sees.")
+
+
+class EvaluationSection(Section):
+    """How a candidate is measured."""
+
+    pairs_per_job: int = Field(ge=1, le=10_000, description="Game pairs of one evaluation job.")
+
+
+class PromotionSection(Section):
+    """The sequential test that decides about a candidate (logistic Elo, pentanomial pairs)."""
+
+    elo0: float = Field(ge=-1000, le=1000, description="Gain in Elo that is not worth promoting.")
+    elo1: float = Field(ge=-1000, le=1000, description="Gain in Elo that is.")
+    alpha: float = Field(gt=0.0, lt=0.5, description="Allowed rate of promoting a candidate of elo0.")
+    beta: float = Field(gt=0.0, lt=0.5, description="Allowed rate of rejecting a candidate of elo1.")
+    max_pairs: int = Field(ge=1, le=1_000_000, description="Game pairs after which the test is given up.")
+    canary_pairs: int = Field(
+        8, ge=0, le=10_000, description="Pairs against itself and against random before the test; 0: none."
+    )
+
+
+class RatingSection(Section):
+    """Measurements outside promotion: each champion against fixed opponents."""
+
+    opponents: list[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9:._-]{0,62}$")]] = Field(
+        default_factory=list,
+        max_length=16,
+        description='Players the evaluate program knows ("random", "alphabeta:4"); "first" is champion 0.',
+    )
+    pairs: int = Field(100, ge=1, le=100_000, description="Game pairs against each.")
+
+
+class LineSection(Section):
+    """One game configuration whose champion is being improved."""
+
+    description: str = Field("", max_length=500, description="For people.")
+    found: StageSection
+    selfplay: SelfplaySection
+    train: StageSection
+    evaluate: StageSection
+    contract: dict[str, JsonValue]
+    training: TrainingSection
+    evaluation: EvaluationSection
+    promotion: PromotionSection
+    rating: RatingSection = Field(default_factory=RatingSection)
+
+    def to_line(self, name: str) -> Line:
+        """The line as the policies see it."""
+        return Line(
+            name=name,
+            found=self.found.to_stage(),
+            selfplay=self.selfplay.to_stage(),
+            train=self.train.to_stage(),
+            evaluate=self.evaluate.to_stage(),
+            contract=dict(self.contract),
+            selfplay_games=self.selfplay.wanted.games,
+            min_new_samples=self.training.min_new_samples,
+            window_samples=self.training.window_samples,
+            pairs_per_job=self.evaluation.pairs_per_job,
+            max_pairs=self.promotion.max_pairs,
+            elo0=self.promotion.elo0,
+            elo1=self.promotion.elo1,
+            alpha=self.promotion.alpha,
+            beta=self.promotion.beta,
+            canary_pairs=self.promotion.canary_pairs,
+            rating_opponents=tuple(self.rating.opponents),
+            rating_pairs=self.rating.pairs,
+        )
+
+
+class Document(Section):
+    """The whole document."""
+
+    data_dir: str = Field(
+        "gamekeeper-data",
+        min_length=1,
+        description="Folder of everything Gamekeeper keeps; relative to this file.",
+    )
+    seed: int = Field(0, ge=0, lt=1 << 63, description="From which the seeds of all jobs derive.")
+    coordinator: CoordinatorSection = Field(default_factory=CoordinatorSection)
+    agent: AgentSection = Field(default_factory=AgentSection)
+    artifacts: ArtifactsSection = Field(default_factory=ArtifactsSection)
+    lines: dict[Annotated[str, Field(pattern=LINE_NAME)], LineSection] = Field(
+        default_factory=dict, max_length=64
+    )
+
+
+SECTION_TYPES: dict[str, type[Section]] = {
+    "coordinator": CoordinatorSection,
+    "agent": AgentSection,
+    "artifacts": ArtifactsSection,
+}

@@ -1,0 +1,1 @@
+"""The mathematics of strength: sequential tests and ratings. Standard library only."""

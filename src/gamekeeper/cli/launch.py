@@ -81,6 +81,8 @@ def run_up(settings: Settings, config: Path, output: Output) -> int:
     from gamekeeper.runtime import telemetry
     from gamekeeper.runtime.supervisor import ChildSupervisor
 
+    if output.json:
+        os.environ["GAMEKEEPER_LOG_JSON"] = "1"  # for the child processes as well
     telemetry.configure(as_json=bool(os.environ.get("GAMEKEEPER_LOG_JSON")))
     files.make_folder(settings.data_dir)
     output.talk(f"data directory {settings.data_dir}; stop with Ctrl-C, or wind down with: gamekeeper stop")

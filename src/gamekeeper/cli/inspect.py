@@ -134,6 +134,9 @@ def events(  # noqa: PLR0917 - typer reads options from the parameters
     since: Annotated[
         str | None, typer.Option("--since", metavar="DURATION", help="Only of the last 90s, 15m, 2h, 7d.")
     ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, max=1000, help="Without --since: at most this many, the newest.")
+    ] = 200,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Keep waiting for more, until Ctrl-C.")
     ] = False,

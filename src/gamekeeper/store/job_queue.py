@@ -1,0 +1,366 @@
+"""Jobs and their attempts: submit, grant, start, finish, cancel. Every step is guarded by state and token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from sqlalchemy import bindparam, or_, select
+
+from gamekeeper.core.errors import NotFound, StaleToken, UsageError
+from gamekeeper.core.events import AttemptLeased, AttemptStarted, JobEnded, JobSubmitted
+from gamekeeper.core.jobs import (
+    END_STATES,
+    FINAL_JOBS,
+    Attempt,
+    AttemptState,
+    EndReason,
+    Job,
+    JobSpec,
+    JobState,
+    ProcessIdentity,
+    check_job_transition,
+)
+from gamekeeper.store import attempts as tries
+from gamekeeper.store.attempts import attempt_of, job_of
+from gamekeeper.store.encoding import sentence, to_json
+from gamekeeper.store.schema import (
+    attempts,
+    jobs,
+)
+from gamekeeper.store.session import Reading, Row, Writing
+from gamekeeper.store.statements import Statement, adding, sql
+
+_SEEDS = 2**63
+
+_BY_KEY = sql("SELECT id FROM jobs WHERE job_key = :key AND {keyed_job}")
+_ADD_JOB = adding(jobs, returning="id")
+_ADD_ATTEMPT = adding(attempts, returning="id")
+_JOB = sql("SELECT * FROM jobs WHERE id = :id")
+_READY = sql(
+    "SELECT * FROM jobs WHERE {ready_job} AND not_before <= :now ORDER BY not_before, id LIMIT :limit"
+)
+_WAITING = sql("SELECT * FROM jobs WHERE {ready_job} ORDER BY not_before, id LIMIT :limit")
+_HELD = sql("SELECT * FROM jobs WHERE {held_job} ORDER BY line, kind, id")
+_HELD_OF_LINE = sql("SELECT * FROM jobs WHERE {held_job} AND line = :line ORDER BY kind, id")
+_LIVE_ATTEMPTS = sql("SELECT * FROM attempts WHERE {live_attempt} ORDER BY id")
+_ATTEMPTS_OF = sql("SELECT * FROM attempts WHERE job_id = :job_id ORDER BY id")
+_ENDED = sql(
+    "SELECT * FROM jobs WHERE {final_job} AND line = :line AND kind = :kind"
+    " ORDER BY ended_at DESC, id DESC LIMIT :limit"
+)
+_ENDED_PURPOSE = sql(
+    "SELECT * FROM jobs WHERE {final_job} AND line = :line AND kind = :kind AND purpose = :purpose"
+    " ORDER BY ended_at DESC, id DESC LIMIT :limit"
+)
+_LAST_DONE = sql(
+    "SELECT * FROM jobs WHERE {final_job} AND line = :line AND kind = :kind AND state = 'done'"
+    " ORDER BY ended_at DESC, id DESC LIMIT 1"
+)
+_LEASE = sql(
+    "SELECT l.expires_at, l.reaped, n.slots,"
+    " (SELECT count(*) FROM attempts WHERE node_id = n.id AND {live_attempt}) AS busy"
+    " FROM agent_leases l JOIN nodes n ON n.id = l.node_id"
+    " WHERE l.node_id = :node_id AND l.incarnation = :incarnation"
+)
+_TAKE = sql(
+    "UPDATE jobs SET state = 'running', reason = '' WHERE id = :id AND {ready_job} AND not_before <= :now"
+)
+_FIRST_LEASE = sql(
+    "INSERT INTO slot_time (node_id, first_leased_at, leased_s, process_s, attempts) VALUES (:node_id, :now, 0, 0, 0)"
+    " ON CONFLICT (node_id) DO NOTHING"
+)
+_START = sql(
+    "UPDATE attempts SET state = CASE state WHEN 'leased' THEN 'running' ELSE state END, started_at = :now,"
+    " seen_at = :now, boot_id = :boot_id, pid = :pid, start_ticks = :start_ticks"
+    " WHERE id = :id AND token = :token AND started_at IS NULL AND {live_attempt}"
+)
+_CANCEL = sql(
+    "UPDATE jobs SET state = 'cancelled', reason = :reason, ended_at = :now"
+    " WHERE id = :id AND state IN ('waiting', 'ready')"
+)
+_ASK_CANCEL = sql(
+    "UPDATE jobs SET cancel_requested = 1, reason = :reason WHERE id = :id AND state = 'running'"
+)
+_COUNTS = sql(
+    "SELECT line, kind, purpose, state, n FROM job_counts WHERE n > 0 ORDER BY line, kind, purpose, state"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FinishResult:
+    """What a `finish` did: `applied` once; `already` for a repetition, with what was applied then."""
+
+    result: Literal["applied", "already"]
+    attempt: Attempt
+    job_state: JobState
+
+
+@dataclass(frozen=True, slots=True)
+class JobCount:
+    """How many jobs of one line, kind and purpose are in one state."""
+
+    line: str
+    kind: str
+    purpose: str
+    state: JobState
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobLine:
+    """A job with its newest attempt, as lists show it."""
+
+    job: Job
+    attempt: Attempt | None
+    cancel_requested: bool
+
+
+def submit(w: Writing, spec: JobSpec) -> tuple[int, bool]:
+    """Store a job, ready at once: (its id, True).
+
+    When a job with the same key is live or done: (that job's id, False). Raises `UsageError` for a specification that
+    cannot be stored.
+    """
+    if not spec.kind or not spec.line or not spec.command:
+        raise UsageError(f"a job needs a kind, a line and a command, not {spec!r:.200}")
+    if not -_SEEDS <= spec.seed < _SEEDS:
+        raise UsageError(f"seed {spec.seed} does not fit into 64 bits", remedy="use a smaller seed")
+    if spec.key is not None:
+        found = w.number(_BY_KEY, key=spec.key)
+        if found:
+            return found, False
+    job_id = w.number(
+        _ADD_JOB, kind=spec.kind, line=spec.line, purpose=spec.purpose, job_key=spec.key, state=JobState.READY,
+        reason="", command=to_json(list(spec.command)), parameters=to_json(spec.parameters),
+        wanted=to_json(spec.wanted), inputs=to_json(spec.inputs), seed=spec.seed, grace_s=spec.grace_s,
+        time_limit_s=spec.time_limit_s, failures_allowed=spec.failures_allowed, losses_allowed=spec.losses_allowed,
+        failures=0, losses=0, created_at=w.now, not_before=w.now, ended_at=None, cancel_requested=0,
+    )  # fmt: skip
+    tries.count_new(w, spec, JobState.READY)
+    w.emit(JobSubmitted(job_id, spec.kind, spec.line, spec.purpose))
+    return job_id, True
+
+
+def get(r: Reading, job_id: int) -> Job:
+    """The job. Raises `NotFound`."""
+    return job_of(_job_row(r, job_id))
+
+
+def attempt(r: Reading, attempt_id: int) -> Attempt:
+    """The attempt. Raises `NotFound`."""
+    return attempt_of(tries.row_of(r, attempt_id))
+
+
+def ready(r: Reading, limit: int) -> list[Job]:
+    """Jobs that may be granted now, the longest due first."""
+    return [job_of(row) for row in r.rows(_READY, now=r.now, limit=limit)]
+
+
+def waiting(r: Reading, limit: int) -> list[Job]:
+    """Jobs in state ready, those that back off until later included, the first due first."""
+    return [job_of(row) for row in r.rows(_WAITING, limit=limit)]
+
+
+def live(r: Reading, line: str | None = None) -> list[Job]:
+    """Jobs that are not final (of `line`, if given), by line, kind and id."""
+    rows = r.rows(_HELD) if line is None else r.rows(_HELD_OF_LINE, line=line)
+    return [job_of(row) for row in rows]
+
+
+def live_attempts(r: Reading) -> list[Attempt]:
+    """All attempts that are not final, the oldest first."""
+    return [attempt_of(row) for row in r.rows(_LIVE_ATTEMPTS)]
+
+
+def attempts_of(r: Reading, job_id: int) -> list[Attempt]:
+    """All tries at a job, the first first."""
+    return [attempt_of(row) for row in r.rows(_ATTEMPTS_OF, job_id=job_id)]
+
+
+def ended(r: Reading, line: str, kind: str, purpose: str | None = None, limit: int = 50) -> list[Job]:
+    """Final jobs of a line and kind (and purpose, if given), the newest first."""
+    if purpose is None:
+        return [job_of(row) for row in r.rows(_ENDED, line=line, kind=kind, limit=limit)]
+    return [job_of(row) for row in r.rows(_ENDED_PURPOSE, line=line, kind=kind, purpose=purpose, limit=limit)]
+
+
+def last_done(r: Reading, line: str, kind: str) -> Job | None:
+    """The job of a line and kind that was done last."""
+    row = r.first(_LAST_DONE, line=line, kind=kind)
+    return None if row is None else job_of(row)
+
+
+def counts(r: Reading) -> list[JobCount]:
+    """How many jobs stand where, zeros left out; kept incrementally, nothing is scanned."""
+    return [
+        JobCount(row["line"], row["kind"], row["purpose"], JobState(row["state"]), row["n"])
+        for row in r.rows(_COUNTS)
+    ]
+
+
+def grant(w: Writing, job_id: int, node_id: str, incarnation: str) -> Attempt:
+    """Lease a ready job to an agent incarnation under a fresh token.
+
+    Raises `StaleToken`, and changes nothing, when the job is not ready or not due, the incarnation is not the node's
+    current one, its lease is over, or no slot is free; `NotFound` for an unknown job.
+    """
+    lease = w.first(_LEASE, node_id=node_id, incarnation=incarnation)
+    if lease is None or lease["reaped"] or lease["expires_at"] <= w.now:
+        raise StaleToken(
+            f"node {node_id} is not held by a live agent {incarnation}", remedy="wait for it to connect"
+        )
+    if lease["busy"] >= lease["slots"]:
+        raise StaleToken(f"node {node_id} has no free slot: {lease['busy']} of {lease['slots']} are taken")
+    job = _job_row(w, job_id)
+    if not w.run(_TAKE, id=job_id, now=w.now):
+        raise StaleToken(f"job {job_id} is {job['state']} and not to be granted now")
+    token = w.next_token()
+    attempt_id = w.number(
+        _ADD_ATTEMPT, job_id=job_id, node_id=node_id, incarnation=incarnation, token=token, state=AttemptState.LEASED,
+        reason=None, detail="", leased_at=w.now, seen_at=w.now, started_at=None, ended_at=None, ended_here=0,
+        boot_id=None, pid=None, start_ticks=None, units=0, note="", figures="{}", process_s=0.0, receipt=None,
+    )  # fmt: skip
+    tries.count_moved(w, job, JobState.READY, JobState.RUNNING)
+    w.run(_FIRST_LEASE, node_id=node_id, now=w.now)
+    w.emit(AttemptLeased(attempt_id, job_id, node_id, token))
+    return Attempt(
+        attempt_id, job_id, node_id, incarnation, token, AttemptState.LEASED, w.now, None, None, None, "", 0
+    )
+
+
+def started(w: Writing, attempt_id: int, token: int, identity: ProcessIdentity) -> Attempt:
+    """Note that the attempt's process runs. Said again for the same process, it changes nothing.
+
+    Raises `StaleToken` when the token is not the attempt's, it is over, or it runs as another process; `NotFound`.
+    """
+    changed = w.run(
+        _START, id=attempt_id, token=token, now=w.now, boot_id=sentence(identity.boot_id, 64), pid=identity.pid,
+        start_ticks=identity.start_ticks,
+    )  # fmt: skip
+    row = tries.row_of(w, attempt_id)
+    if changed:
+        w.emit(
+            AttemptStarted(
+                attempt_id,
+                row["job_id"],
+                row["node_id"],
+                identity.boot_id,
+                identity.pid,
+                identity.start_ticks,
+            )
+        )
+        return attempt_of(row)
+    if row["token"] != token or row["ended_at"] is not None:
+        raise tries.stale(row, token)
+    if (row["boot_id"], row["pid"], row["start_ticks"]) != (
+        identity.boot_id, identity.pid, identity.start_ticks,
+    ):  # fmt: skip
+        raise StaleToken(
+            f"attempt {attempt_id} runs as process {row['pid']}, not {identity.pid}",
+            remedy="end the second process",
+        )
+    return attempt_of(row)
+
+
+def finish(
+    w: Writing,
+    attempt_id: int,
+    token: int,
+    state: AttemptState,
+    reason: EndReason,
+    *,
+    detail: str = "",
+    receipt: object = None,
+    units: int = 0,
+    process_s: float = 0.0,
+) -> FinishResult:
+    """End an attempt on its agent's word, and its job or the job's try with it.
+
+    `state` must be the one of `reason`. A repetition changes nothing and answers `already` with what was applied the
+    first time. Raises `StaleToken` when the token is not the attempt's, or the coordinator ended it before; `NotFound`.
+    """
+    if END_STATES[reason] is not state:
+        raise UsageError(f"an attempt that ends for {reason} is {END_STATES[reason]}, not {state}")
+    row = tries.row_of(w, attempt_id)
+    if row["token"] != token or row["ended_here"]:
+        raise tries.stale(row, token)
+    if row["ended_at"] is not None:
+        return FinishResult("already", attempt_of(row), get(w, row["job_id"]).state)
+    over = tries.end(w, row, reason, detail, here=False, receipt=receipt, units=units, process_s=process_s)
+    return FinishResult("applied", over.attempt, over.job_state)
+
+
+def end_from_here(w: Writing, attempt_id: int, token: int, reason: EndReason, detail: str) -> FinishResult:
+    """End a live attempt without its agent (its lease is over). Raises `StaleToken` when it is over; `NotFound`."""
+    row = tries.row_of(w, attempt_id)
+    if row["token"] != token:
+        raise tries.stale(row, token)
+    over = tries.end(w, row, reason, detail, here=True)
+    return FinishResult("applied", over.attempt, over.job_state)
+
+
+def cancel(w: Writing, job_id: int, reason: str) -> JobState:
+    """Cancel a job; the state it is in afterwards.
+
+    One that waits is cancelled at once. One that runs is marked: its agent is told at its next beat, and the job
+    ends cancelled unless its work is done by then. Cancelling a cancelled job changes nothing. Raises
+    `IllegalTransition` for a job that ended otherwise; `NotFound`.
+    """
+    row = _job_row(w, job_id)
+    state, words = JobState(row["state"]), sentence(reason)
+    if state is JobState.CANCELLED or (state is JobState.RUNNING and row["cancel_requested"]):
+        return state
+    check_job_transition(job_id, state, JobState.CANCELLED)
+    if w.run(_CANCEL, id=job_id, reason=words, now=w.now):
+        tries.count_moved(w, row, state, JobState.CANCELLED)
+        w.emit(JobEnded(job_id, row["line"], str(JobState.CANCELLED), words))
+        return JobState.CANCELLED
+    w.run(_ASK_CANCEL, id=job_id, reason=words)
+    return state
+
+
+def listing(
+    r: Reading,
+    *,
+    states: Sequence[JobState] = (),
+    line: str | None = None,
+    kind: str | None = None,
+    limit: int = 100,
+) -> list[JobLine]:
+    """The newest jobs that match, each with its newest attempt; newest first."""
+    statement = _listing(tuple(sorted(states)), line is not None, kind is not None)
+    found = r.rows(statement, line=line, kind=kind, limit=limit)
+    return [_job_line(r, row) for row in found]
+
+
+_LISTINGS: dict[tuple[tuple[JobState, ...], bool, bool], Statement] = {}
+_LAST_ATTEMPT = sql("SELECT * FROM attempts WHERE job_id = :job_id ORDER BY id DESC LIMIT 1")
+
+
+def _listing(states: tuple[JobState, ...], by_line: bool, by_kind: bool) -> Statement:
+    key = (states, by_line, by_kind)
+    if key not in _LISTINGS:
+        clause = select(jobs).order_by(jobs.c.id.desc()).limit(bindparam("limit"))
+        if states:
+            clause = clause.where(or_(*(jobs.c.state == str(state) for state in states)))
+        if by_line:
+            clause = clause.where(jobs.c.line == bindparam("line"))
+        if by_kind:
+            clause = clause.where(jobs.c.kind == bindparam("kind"))
+        _LISTINGS[key] = Statement(clause)
+    return _LISTINGS[key]
+
+
+def _job_line(r: Reading, row: Row) -> JobLine:
+    newest = r.first(_LAST_ATTEMPT, job_id=row["id"])
+    asked = bool(row["cancel_requested"]) and JobState(row["state"]) not in FINAL_JOBS
+    return JobLine(job_of(row), None if newest is None else attempt_of(newest), asked)
+
+
+def _job_row(r: Reading, job_id: int) -> Row:
+    row = r.first(_JOB, id=job_id)
+    if row is None:
+        raise NotFound(f"job {job_id} does not exist", remedy="see `gamekeeper jobs`")
+    return row

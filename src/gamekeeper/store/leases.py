@@ -1,0 +1,291 @@
+"""Leases: roles held by one coordinator at a time, and nodes held by one agent incarnation at a time.
+
+All expiry is measured on the store's clock. Epochs and tokens come from the store's one counter, so a later holder
+always has the greater number, and whoever holds an overtaken one changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from gamekeeper.core.errors import NotFound, RoleHeld, StaleToken
+from gamekeeper.core.events import AgentConnected, CoordinatorStarted
+from gamekeeper.core.jobs import EndReason
+from gamekeeper.core.nodes import AgentLease, NodeStatus, Observation
+from gamekeeper.store import attempts as tries
+from gamekeeper.store.encoding import sentence, to_json
+from gamekeeper.store.session import Reading, Row, Writing
+from gamekeeper.store.statements import Value, sql
+
+_ROLE = sql("SELECT * FROM roles WHERE role = :role")
+_TAKE_ROLE = sql(
+    "INSERT INTO roles (role, holder, epoch, taken_at, expires_at, released)"
+    " VALUES (:role, :holder, :epoch, :now, :expires_at, 0)"
+    " ON CONFLICT (role) DO UPDATE SET holder = :holder, epoch = :epoch, taken_at = :now, expires_at = :expires_at,"
+    " released = 0"
+)
+_RENEW_ROLE = sql(
+    "UPDATE roles SET expires_at = :expires_at WHERE role = :role AND epoch = :epoch AND released = 0"
+)
+_RELEASE_ROLE = sql(
+    "UPDATE roles SET released = 1, expires_at = :now WHERE role = :role AND epoch = :epoch AND released = 0"
+)
+_NODE_UP = sql(
+    "UPDATE nodes SET status = 'up', slots = coalesce(:slots, slots), last_seen_at = :now, cpu_count = :cpu_count,"
+    " memory_bytes = :memory_bytes, disk_free_bytes = :disk_free_bytes, load = :load, observed_at = :observed_at"
+    " WHERE id = :id"
+)
+_NODE_SEEN = sql("UPDATE nodes SET status = 'up', last_seen_at = :now WHERE id = :id")
+_TAKE_NODE = sql(
+    "INSERT INTO agent_leases (node_id, incarnation, token, since, expires_at, reaped)"
+    " VALUES (:node_id, :incarnation, :token, :now, :expires_at, 0)"
+    " ON CONFLICT (node_id) DO UPDATE SET incarnation = :incarnation, token = :token, since = :now,"
+    " expires_at = :expires_at, reaped = 0"
+)
+_RENEW = sql(
+    "UPDATE agent_leases SET expires_at = :expires_at WHERE incarnation = :incarnation AND reaped = 0"
+    " RETURNING node_id, token"
+)
+_LIVE_OF_NODE = sql(
+    "SELECT a.id, a.token, a.state, a.incarnation, a.units, a.process_s, a.seen_at, j.cancel_requested"
+    " FROM attempts a JOIN jobs j ON j.id = a.job_id WHERE a.node_id = :node_id AND a.{live_attempt} ORDER BY a.id"
+)
+_ADOPT = sql(
+    "UPDATE attempts SET incarnation = :incarnation, seen_at = :now"
+    " WHERE id = :id AND token = :token AND node_id = :node_id AND {live_attempt}"
+)
+_PROGRESS = sql(
+    "UPDATE attempts SET seen_at = :now, units = :units, process_s = :process_s, note = :note, figures = :figures"
+    " WHERE id = :id AND token = :token AND incarnation = :incarnation AND {live_attempt}"
+)
+_ENDING = sql(
+    "UPDATE attempts SET state = 'ending' WHERE id = :id AND token = :token AND state IN ('leased', 'running')"
+)
+_AGENTS = sql(
+    "SELECT l.node_id, l.incarnation, l.token, l.since, l.expires_at, l.reaped, n.slots, n.status,"
+    " (SELECT count(*) FROM attempts WHERE node_id = n.id AND {live_attempt}) AS busy"
+    " FROM agent_leases l JOIN nodes n ON n.id = l.node_id ORDER BY l.node_id"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """Who holds a role, under which epoch, and until when."""
+
+    role: str
+    holder: str
+    epoch: int
+    taken_at: float
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What an agent says of an attempt it runs: cumulative `units`, seconds of running process, words and figures."""
+
+    attempt_id: int
+    token: int
+    units: int
+    note: str = ""
+    figures: dict[str, float] = field(default_factory=dict)
+    process_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class AgentState:
+    """The newest lease of a node. `busy`: its live attempts. `reaped`: it was declared over; it cannot be renewed."""
+
+    lease: AgentLease
+    since: float
+    reaped: bool
+    slots: int
+    busy: int
+    status: NodeStatus
+
+
+def take_role(w: Writing, role: str, holder: str, lease_s: float, *, displace: bool = False) -> int:
+    """Take `role` for `lease_s` seconds: its epoch, greater than every earlier one.
+
+    `displace`: take it though its lease runs, for a caller that has proof that the former holder is gone (it holds the
+    lock of the data folder). Raises `RoleHeld` while another holder's lease runs.
+    """
+    row = w.first(_ROLE, role=role)
+    if row is not None and not displace and not row["released"] and row["expires_at"] > w.now:
+        raise RoleHeld(
+            f"the role {role} is held by {row['holder']} for another {row['expires_at'] - w.now:.0f} s",
+            remedy="talk to that process, or stop it first",
+        )
+    epoch = w.next_token()
+    w.run(
+        _TAKE_ROLE,
+        role=role,
+        holder=sentence(holder, 255),
+        epoch=epoch,
+        now=w.now,
+        expires_at=w.now + lease_s,
+    )
+    w.emit(CoordinatorStarted(role, epoch, sentence(holder, 255)))
+    return epoch
+
+
+def renew_role(w: Writing, role: str, epoch: int, lease_s: float) -> float:
+    """Extend the role; until when it is held now.
+
+    One that ran out but was taken by nobody may be renewed. Raises `StaleToken` when it was taken or released.
+    """
+    if not w.run(_RENEW_ROLE, role=role, epoch=epoch, expires_at=w.now + lease_s):
+        raise _overtaken(w, role, epoch)
+    return w.now + lease_s
+
+
+def release_role(w: Writing, role: str, epoch: int) -> None:
+    """Give the role back, so that the next holder need not wait. Raises `StaleToken` when it is not held so."""
+    if not w.run(_RELEASE_ROLE, role=role, epoch=epoch, now=w.now):
+        raise _overtaken(w, role, epoch)
+
+
+def assert_role(w: Writing, role: str, epoch: int) -> None:
+    """Raise `StaleToken` unless `epoch` is the role's current one: nobody took the role since, nor was it released."""
+    row = w.first(_ROLE, role=role)
+    if row is None or row["epoch"] != epoch or row["released"]:
+        raise _overtaken(w, role, epoch)
+
+
+def holder(r: Reading, role: str) -> Role | None:
+    """Who holds the role now, or `None`."""
+    row = r.first(_ROLE, role=role)
+    if row is None or row["released"] or row["expires_at"] <= r.now:
+        return None
+    return Role(row["role"], row["holder"], row["epoch"], row["taken_at"], row["expires_at"])
+
+
+def connect_agent(
+    w: Writing,
+    node_id: str,
+    incarnation: str,
+    lease_s: float,
+    *,
+    held: Sequence[tuple[int, int]],
+    slots: int,
+    observation: Observation,
+) -> tuple[AgentLease, list[int], list[int]]:
+    """Give the node's lease to `incarnation`: (the lease, attempts it goes on with, attempts it must stop).
+
+    `held` are the (attempt, token) it re-adopted. Attempts of earlier incarnations that are not among them end as lost
+    (agent-restarted). A held one that is over, or is not this node's, must be stopped. Connecting again is harmless.
+    Raises `NotFound` for an unknown node.
+    """
+    if not _seen(w, node_id, slots, observation):
+        raise NotFound(f"node {node_id} is not enrolled", remedy="enrol it with the join token")
+    token = w.next_token()
+    lease = AgentLease(incarnation, node_id, token, w.now + lease_s)
+    w.run(
+        _TAKE_NODE,
+        node_id=node_id,
+        incarnation=incarnation,
+        token=token,
+        now=w.now,
+        expires_at=lease.expires_at,
+    )
+    claimed, keep = set(held), []
+    for row in w.rows(_LIVE_OF_NODE, node_id=node_id):
+        if (row["id"], row["token"]) in claimed:
+            w.run(
+                _ADOPT, id=row["id"], token=row["token"], node_id=node_id, incarnation=incarnation, now=w.now
+            )
+            keep.append(row["id"])
+        elif row["incarnation"] != incarnation:
+            words = "the agent restarted and no longer had it"
+            tries.end(w, tries.row_of(w, row["id"]), EndReason.AGENT_RESTARTED, words, here=True)
+    stop = sorted({attempt for attempt, _ in claimed} - set(keep))
+    w.emit(AgentConnected(node_id, incarnation, token, len(keep)))
+    return lease, keep, stop
+
+
+def beat(
+    w: Writing,
+    incarnation: str,
+    lease_s: float,
+    progress: Sequence[Progress],
+    observation: Observation | None = None,
+) -> tuple[AgentLease, list[int]]:
+    """Renew the lease of an incarnation and note the progress of its attempts: (the lease, attempts it must stop).
+
+    To be stopped: attempts that are over or not its own, and those of jobs that are to be cancelled. An attempt it does
+    not name for `lease_s` seconds never reached it and ends as lost. A lease that ran out is renewed unless it was
+    reaped. Raises `StaleToken` when the incarnation is not its node's current one.
+    """
+    renewed = w.first(_RENEW, incarnation=incarnation, expires_at=w.now + lease_s)
+    if renewed is None:
+        raise StaleToken(
+            f"agent {incarnation} does not hold its node any more", remedy="stop its jobs and connect again"
+        )
+    node_id = str(renewed["node_id"])
+    if observation is None:
+        w.run(_NODE_SEEN, id=node_id, now=w.now)
+    else:
+        _seen(w, node_id, None, observation)
+    lease = AgentLease(incarnation, node_id, renewed["token"], w.now + lease_s)
+    mine = {(row["id"], row["token"]): row for row in w.rows(_LIVE_OF_NODE, node_id=node_id)}
+    stop = [said.attempt_id for said in progress if (said.attempt_id, said.token) not in mine]
+    for said in progress:
+        row = mine.get((said.attempt_id, said.token))
+        if row is not None:
+            _note_progress(w, incarnation, said, row)
+    named = {(said.attempt_id, said.token) for said in progress}
+    for key, row in mine.items():
+        if key not in named and row["seen_at"] + lease_s <= w.now:
+            words = f"the agent did not name it for {lease_s:.0f} s"
+            tries.end(w, tries.row_of(w, row["id"]), EndReason.LEASE_EXPIRED, words, here=True)
+        elif row["cancel_requested"]:
+            w.run(_ENDING, id=row["id"], token=row["token"])
+            stop.append(row["id"])
+    return lease, sorted(set(stop))
+
+
+def agents(r: Reading) -> list[AgentState]:
+    """The newest lease of every node that ever connected, by node id."""
+    return [
+        AgentState(
+            AgentLease(row["incarnation"], row["node_id"], row["token"], row["expires_at"]), row["since"],
+            bool(row["reaped"]), row["slots"], row["busy"], NodeStatus(row["status"]),
+        )
+        for row in r.rows(_AGENTS)
+    ]  # fmt: skip
+
+
+def expired_leases(r: Reading) -> list[AgentState]:
+    """Leases that ran out and still have something to clear up: not yet reaped, or with live attempts."""
+    return [
+        state for state in agents(r) if state.lease.expires_at <= r.now and (not state.reaped or state.busy)
+    ]
+
+
+def _note_progress(w: Writing, incarnation: str, said: Progress, row: Row) -> None:
+    values: dict[str, Value] = {
+        "id": said.attempt_id, "token": said.token, "incarnation": incarnation, "now": w.now,
+        "units": max(said.units, row["units"]), "process_s": max(said.process_s, row["process_s"]),
+        "note": sentence(said.note, 200), "figures": to_json(said.figures),
+    }  # fmt: skip
+    w.run(_PROGRESS, **values)
+
+
+def _seen(w: Writing, node_id: str, slots: int | None, observation: Observation) -> bool:
+    changed = w.run(
+        _NODE_UP, id=node_id, slots=slots, now=w.now, cpu_count=observation.cpu_count,
+        memory_bytes=observation.memory_bytes, disk_free_bytes=observation.disk_free_bytes, load=observation.load,
+        observed_at=observation.observed_at,
+    )  # fmt: skip
+    return changed > 0
+
+
+def _overtaken(w: Writing, role: str, epoch: int) -> StaleToken:
+    row = w.first(_ROLE, role=role)
+    now_held = (
+        "by nobody" if row is None or row["released"] else f"by {row['holder']} under epoch {row['epoch']}"
+    )
+    return StaleToken(
+        f"the role {role} is not held under epoch {epoch} but {now_held}",
+        remedy="stop this process: another took over",
+    )

@@ -1,0 +1,108 @@
+"""Brings a database to the schema of this version, and refuses what is not ours or is of a later version."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gamekeeper.core.errors import Refused
+from gamekeeper.store.sqlite import APPLICATION_ID, SqliteLink
+
+if TYPE_CHECKING:
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+HEAD = "0001"
+FOLDER = Path(__file__).parent / "migrations"
+
+
+def migrate(link: SqliteLink) -> None:
+    """Bring the database behind `link` to `HEAD`, in one transaction.
+
+    Raises `Refused` for a database of another program and for one that a later version wrote.
+    """
+    version = _version(link)
+    if version == HEAD:
+        return
+    done = False
+    link.raw.execute("BEGIN IMMEDIATE")
+    try:
+        if _version(link) != HEAD:
+            _upgrade(link)
+            link.raw.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        link.raw.execute("COMMIT")
+        done = True
+    finally:
+        if not done and link.raw.in_transaction:
+            link.raw.execute("ROLLBACK")
+
+
+def _version(link: SqliteLink) -> str | None:
+    """The schema's version; `None` for an empty database."""
+    owner = int(link.raw.execute("PRAGMA application_id").fetchone()[0])
+    tables = {row[0] for row in link.raw.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if owner != APPLICATION_ID:
+        if owner or tables:
+            raise Refused(
+                f"{link.path} is a database of another program",
+                remedy="move it away, or choose another data folder",
+            )
+        return None
+    found = link.raw.execute("SELECT version_num FROM alembic_version").fetchone()
+    version = None if found is None else str(found[0])
+    if version is not None and version not in _known():
+        raise Refused(
+            f"the store {link.path} is of a later version of Gamekeeper (schema {version}, this one knows {HEAD})",
+            remedy="install that version or a later one",
+        )
+    return version
+
+
+def _known() -> frozenset[str]:
+    """All schema versions this program can bring up to date."""
+    return frozenset(path.name.split("_", 1)[0] for path in (FOLDER / "versions").glob("[0-9]*.py"))
+
+
+def _upgrade(link: SqliteLink) -> None:
+    # Alembic is slow to import, and a store that is up to date has no need of it.
+    from alembic.config import Config
+    from alembic.runtime.environment import EnvironmentContext
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    script = ScriptDirectory.from_config(config)
+    with EnvironmentContext(config, script, fn=_steps(script)) as environment:
+        environment.configure(connection=link.conn)
+        environment.run_migrations()
+
+
+def _steps(script: ScriptDirectory) -> Callable[[object, MigrationContext], object]:
+    def steps(revision: object, context: MigrationContext) -> object:
+        return script._upgrade_revs(HEAD, revision)  # type: ignore[arg-type]
+
+    return steps
+
+
+_template: bytes | None = None
+
+
+def load_fresh(link: SqliteLink) -> None:
+    """Give an empty in-memory database the schema, by copying one that was migrated before in this process."""
+    global _template  # noqa: PLW0603
+    if _template is None:
+        source = SqliteLink(":memory:")
+        try:
+            migrate(source)
+            _template = source.raw.serialize()
+        finally:
+            source.close()
+    link.raw.deserialize(_template)
+
+
+def is_database(error: sqlite3.Error) -> bool:
+    """Whether `error` says that the file is no database at all."""
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_NOTADB

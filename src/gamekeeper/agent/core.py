@@ -1,0 +1,319 @@
+"""The agent's core: a state machine without input or output.
+
+`AgentCore.handle(event, now)` returns commands. It reads no clock, draws only from the generator it was given, and so
+runs the same on a real machine and in a simulated one. What it keeps:
+
+- nothing is started, shipped or reported without a lease; the lease counts from before the request that got it;
+- when the lease is lost, all processes are ordered to stop and their results are dropped;
+- a claim whose fate is unknown may have been granted: the agent takes a fresh incarnation and names the
+  attempts it holds, so that the coordinator ends the ones that never arrived;
+- process slots in use and slots asked for are never more than there are.
+"""
+
+from __future__ import annotations
+
+import random
+
+from gamekeeper.agent.desk import Desk, Outbox
+from gamekeeper.agent.endings import Ending
+from gamekeeper.agent.messages import (
+    BeatAnswered,
+    ClaimAnswered,
+    Command,
+    ConnectAnswered,
+    Event,
+    Failed,
+    Failure,
+    FileSealed,
+    FileUnusable,
+    FinishAnswered,
+    InputsReady,
+    Leave,
+    Measured,
+    Note,
+    ProcessEnded,
+    ProcessStarted,
+    Progressed,
+    Restored,
+    SendBeat,
+    SendClaim,
+    SendConnect,
+    Shipped,
+    ShutdownOrdered,
+    StartedAnswered,
+    StartFailed,
+    Tick,
+)
+from gamekeeper.agent.pacing import Delays, Lease
+from gamekeeper.core.jobs import EndReason
+from gamekeeper.protocol import PROTOCOL_VERSION, Beat, Claim, Connect, Observed
+
+UNKILLABLE_S = 30.0
+_OVERGRANTED = Ending(EndReason.CANNOT_START, "more jobs were granted than were asked for")
+
+
+class AgentCore:
+    """One agent process. `next_wake` tells when `Tick` is due if nothing else happens (boot seconds)."""
+
+    def __init__(
+        self, slots: int, rng: random.Random, *, claim_wait_s: float = 20.0, patience_s: float = 5.0
+    ) -> None:
+        self.slots = slots
+        self._rng = rng
+        self._claim_wait_s = claim_wait_s
+        self._patience_s = patience_s
+        self._out = Outbox()
+        self.desk = Desk(self._out, rng)
+        self.incarnation = self._fresh_incarnation()
+        self.lease: Lease | None = None
+        self.connected = False
+        self._restored = False
+        self._observed = Observed()
+        self._room = False
+        self._draining = False
+        self._connecting: int | None = None
+        self._connect_at = 0.0
+        self._connect_delays = Delays(rng, 0.2, 10.0)
+        self._beating: int | None = None
+        self._beat_at = 0.0
+        self._beat_delays = Delays(rng, 0.2, 2.0)
+        self._claims: dict[int, tuple[int, float]] = {}
+        self._claim_at = 0.0
+        self._claim_delays = Delays(rng, 0.25, 30.0)
+        self._unstarted_seen = 0
+        self._stopping = False
+        self._left = False
+        self._refusal = ""
+        self._quiet_since: float | None = None
+        self._leave_by = float("inf")
+
+    @property
+    def next_wake(self) -> float:
+        """When to look again at the latest, in boot seconds."""
+        return self._out.wake_at
+
+    @property
+    def asked(self) -> int:
+        """Slots asked for in claims under way."""
+        return sum(slots for slots, _ in self._claims.values())
+
+    def handle(self, event: Event, now: float) -> list[Command]:
+        """Take in one event and say what to do about it. `now` is boot seconds."""
+        if self._left:
+            return []
+        self._out.now, self._out.commands, self._out.wake_at = now, [], float("inf")
+        self._take_in(event)
+        self._check_lease()
+        self._connect()
+        self.desk.step(self.lease if self.connected else None)
+        self._beat()
+        self._claim()
+        self._leave()
+        return self._out.commands
+
+    def _take_in(self, event: Event) -> None:
+        match event:
+            case Restored():
+                self._restored = True
+                for found in event.attempts:
+                    self.desk.restore(found)
+            case Measured():
+                self._observed, self._room = event.observed, event.room
+            case ConnectAnswered():
+                self._connect_answered(event)
+            case BeatAnswered():
+                self._beat_answered(event)
+            case ClaimAnswered():
+                self._claim_answered(event)
+            case Failed():
+                self._failed(event)
+            case InputsReady() | StartedAnswered() | FinishAnswered() | Shipped():
+                self.desk.answered(event)
+            case ProcessStarted():
+                self.desk.process_started(event, self.lease)
+            case StartFailed():
+                self.desk.start_failed(event)
+            case ProcessEnded():
+                self.desk.process_ended(event)
+            case FileSealed():
+                self.desk.file_sealed(event)
+            case FileUnusable():
+                self.desk.file_unusable(event)
+            case Progressed():
+                self.desk.progressed(event)
+            case ShutdownOrdered():
+                self._shut_down()
+            case Tick():
+                pass
+
+    # --- the lease
+
+    def _fresh_incarnation(self) -> str:
+        return f"{self._rng.getrandbits(128):032x}"
+
+    def _connect(self) -> None:
+        ready = self._restored and not self.connected and self._connecting is None and not self._refusal
+        if ready and self._out.due(self._connect_at):
+            self._connecting = self._out.serial()
+            message = Connect(
+                protocol=PROTOCOL_VERSION,
+                incarnation=self.incarnation,
+                slots=self.slots,
+                held=self.desk.claims_of_ownership(),
+                observed=self._observed,
+            )
+            self._out.put(SendConnect(self._connecting, message))
+
+    def _connect_answered(self, event: ConnectAnswered) -> None:
+        if event.serial != self._connecting:
+            return
+        self._connecting = None
+        self._connect_delays.worked()
+        reply = event.reply
+        self.connected = True
+        self.lease = Lease(self.incarnation, reply.lease_s, event.sent_at + reply.expires_in_s)
+        self._beat_at = event.sent_at + self.lease.beat_every_s
+        keep = set(reply.keep) - set(reply.stop)
+        for held in self.desk:
+            if not held.dropped and held.id not in keep:
+                self.desk.drop(held, EndReason.LEASE_EXPIRED)
+        self.desk.extend(self.lease)
+
+    def _beat(self) -> None:
+        if self.lease is None or not self.connected or self._beating is not None:
+            return
+        if self._out.due(self._beat_at):
+            self._beating = self._out.serial()
+            message = Beat(
+                incarnation=self.incarnation, attempts=self.desk.progress(), observed=self._observed
+            )
+            self._out.put(SendBeat(self._beating, message))
+
+    def _beat_answered(self, event: BeatAnswered) -> None:
+        if event.serial != self._beating or self.lease is None:
+            return
+        self._beating = None
+        self._beat_delays.worked()
+        lease_s = self.lease.lease_s
+        expires_at = max(self.lease.expires_at, event.sent_at + event.reply.expires_in_s)
+        self.lease = Lease(self.incarnation, lease_s, expires_at)
+        self._beat_at = event.sent_at + self.lease.beat_every_s
+        self._draining = event.reply.draining
+        for attempt in event.reply.stop:
+            self.desk.order(attempt, EndReason.STOP_REQUESTED)
+        self.desk.extend(self.lease)
+
+    def _check_lease(self) -> None:
+        if self.lease is not None and self._out.due(self.lease.lost_at):
+            self._lose_lease("the lease was not renewed in time")
+
+    def _lose_lease(self, why: str) -> None:
+        self._out.put(Note(None, f"{why}: all jobs are stopped"))
+        self.lease = None
+        for held in self.desk:
+            self.desk.drop(held, EndReason.LEASE_EXPIRED)
+        self._disconnect()
+
+    def _disconnect(self) -> None:
+        """Give up this incarnation; whatever its calls still bring is of no interest."""
+        self.connected = False
+        self.incarnation = self._fresh_incarnation()
+        self._connecting = self._beating = None
+        self._claims.clear()
+        self._connect_at = self._out.now + self._connect_delays.failed()
+
+    # --- claims
+
+    def _claim(self) -> None:
+        if not self.connected or self._stopping or self._draining or not self._room:
+            return
+        if self.desk.unstarted > self._unstarted_seen:
+            self._claim_at = max(self._claim_at, self._out.now + self._claim_delays.failed())
+        self._unstarted_seen = self.desk.unstarted
+        free = self.slots - self.desk.occupied - self.asked
+        if free > 0 and self._out.due(self._claim_at):
+            serial = self._out.serial()
+            self._claims[serial] = (free, self._out.now)
+            message = Claim(incarnation=self.incarnation, slots=free, wait_s=self._claim_wait_s)
+            self._out.put(SendClaim(serial, message))
+
+    def _claim_answered(self, event: ClaimAnswered) -> None:
+        if event.serial not in self._claims:
+            return
+        slots, sent_at = self._claims.pop(event.serial)
+        self._draining = event.reply.draining
+        for number, grant in enumerate(event.reply.grants):
+            self.desk.accept(grant, _OVERGRANTED if number >= slots else None)
+            if self._stopping:
+                self.desk.order(grant.attempt, EndReason.NODE_GOING_AWAY)
+        if event.reply.grants:
+            if self.desk.unstarted == 0:
+                self._claim_delays.worked()
+        elif self._out.now - sent_at < 0.5 * self._claim_wait_s:  # nothing to wait for there
+            self._claim_at = self._out.now + self._claim_delays.failed()
+
+    # --- failures
+
+    def _failed(self, event: Failed) -> None:
+        claimed = self._claims.pop(event.serial, None)
+        if event.serial == self._connecting:
+            self._connecting = None
+            self._refused(event)
+            self._connect_at = self._out.now + max(event.retry_after_s, self._connect_delays.failed())
+            if event.failure is Failure.STALE:
+                self.incarnation = self._fresh_incarnation()
+        elif event.serial == self._beating:
+            self._beating = None
+            self._beat_failed(event)
+        elif claimed is not None:
+            self._claim_failed(event)
+        else:
+            self.desk.answered(event)
+
+    def _beat_failed(self, event: Failed) -> None:
+        if event.failure is Failure.STALE:
+            self._lose_lease(f"the coordinator no longer knows this incarnation ({event.detail})")
+        elif not self._refused(event):
+            self._beat_at = self._out.now + max(event.retry_after_s, self._beat_delays.failed())
+
+    def _claim_failed(self, event: Failed) -> None:
+        if event.failure is Failure.STALE:
+            self._lose_lease(f"the coordinator no longer knows this incarnation ({event.detail})")
+        elif event.failure is Failure.UNREACHABLE:
+            self._disconnect()
+        elif not self._refused(event):
+            self._claim_at = self._out.now + max(event.retry_after_s, self._claim_delays.failed())
+
+    def _refused(self, event: Failed) -> bool:
+        if event.failure is not Failure.NOT_ALLOWED:
+            return False
+        self._refusal = event.detail
+        self.connected = False
+        self._shut_down()
+        return True
+
+    # --- leaving
+
+    def _shut_down(self) -> None:
+        if self._stopping:
+            return
+        self._stopping = True
+        graces = [held.grant.grace_s for held in self.desk]
+        self._leave_by = self._out.now + max(graces, default=0.0) + UNKILLABLE_S
+        for held in self.desk:
+            self.desk.order(held.id, EndReason.NODE_GOING_AWAY)
+
+    def _leave(self) -> None:
+        """Leave once all is reported, or when reporting makes no headway; the next agent then reports the rest."""
+        if not self._stopping:
+            return
+        if any(held.may_have_process for held in self.desk):
+            gone = self._out.due(self._leave_by)
+        else:
+            if self._quiet_since is None:
+                self._quiet_since = self._out.now
+            since = max(self._quiet_since, self.desk.last_answer_at)
+            gone = not len(self.desk) or bool(self._refusal) or self._out.due(since + self._patience_s)
+        if gone:
+            self._left = True
+            self._out.put(Leave(self._refusal))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import random
 import time
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import random
 
 
 class Clock(Protocol):
@@ -68,4 +70,6 @@ def unseeded() -> random.Random:
 
     The only source of randomness that no seed repeats: whoever must repeat a run passes a seeded generator instead.
     """
+    import random  # as above: job programs have no use for it
+
     return random.Random()

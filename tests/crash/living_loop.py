@@ -40,7 +40,9 @@ class LivingLoop:
         self._up: subprocess.Popen[bytes] | None = None
         shutil.copy(ROOT / "examples/tictactoe/tictactoe.py", folder)
         text = (ROOT / "examples/tictactoe/gamekeeper.toml").read_text()
-        text = text.replace('"gamekeeper-data"', '"data"').replace("port = 8018", f"port = 0\nlease_s = {LEASE_S}")
+        text = text.replace('"gamekeeper-data"', '"data"').replace(
+            "port = 8018", f"port = 0\nlease_s = {LEASE_S}"
+        )
         text = re.sub(r"games = \d+", f"games = {selfplay_games}", text, count=1)
         self.settings.write_text(text.replace("min_new_samples = 4000", "min_new_samples = 2000"))
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from zip_builder import Part, build, deflate, extra, npy, npy_with_header
 
 from gamekeeper.data.array_contract import Contract
 from gamekeeper.data.verdicts import Defect
+from tests.unit.data.zip_builder import Part, build, deflate, extra, npy, npy_with_header
 
 N = 12
 CONTRACT = Contract.from_mapping(

@@ -8,10 +8,10 @@ import zlib
 from collections.abc import Iterator
 
 import numpy as np
-from npz_corpus import Case, N, arrays, good_cases, part_with, parts, saved, with_part
-from zip_builder import ZIP64_ALL, Part, build, deflate, extra, npy, npy_with_header
 
 from gamekeeper.data.verdicts import Defect
+from tests.unit.data.npz_corpus import Case, N, arrays, good_cases, part_with, parts, saved, with_part
+from tests.unit.data.zip_builder import ZIP64_ALL, Part, build, deflate, extra, npy, npy_with_header
 
 D = Defect
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
-from zip_builder import npy, npy_with_header
 
 from gamekeeper.data.npy_header import NpyHeader, canonical_descr, read_header
 from gamekeeper.data.verdicts import Defect, Refusal
+from tests.unit.data.zip_builder import npy, npy_with_header
 
 
 def parsed(data: bytes, size: int | None = None) -> NpyHeader:

@@ -7,17 +7,17 @@ import tracemalloc
 from pathlib import Path
 
 import hypothesis.strategies as st
-import npz_corpus as corpus
-import npz_defects as defects
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from zip_builder import Part, build, npy
 
 from gamekeeper.data import array_scan, member_stream
 from gamekeeper.data.array_contract import Contract
 from gamekeeper.data.npz_validation import Declared, validate
 from gamekeeper.data.verdicts import Defect, Limits, State, Verdict
+from tests.unit.data import npz_corpus as corpus
+from tests.unit.data import npz_defects as defects
+from tests.unit.data.zip_builder import Part, build, npy
 
 CASES = defects.all_cases()
 

@@ -105,6 +105,10 @@ class FileStore(Store):
         """How many commits were made: with many callers at once, fewer than writes."""
         return self._committer.commits
 
+    def waiting(self) -> int:
+        """How many writes wait for their turn."""
+        return self._writer.waiting()
+
     def read(self, function: Callable[[Reading], T]) -> T:
         with _words(self._path), self._reader() as link:
             link.raw.execute("BEGIN")

@@ -28,9 +28,7 @@ EXITS_FOR_GOOD = frozenset({0, 2, 5, 130})
 """Exit codes a restart cannot mend: done, wrong settings, refused by a safety rule, interrupted by a person."""
 
 
-async def keep_daemon(
-    daemon: Cyclic, clock: Clock, *, fatal: tuple[type[Exception], ...] = ()
-) -> None:
+async def keep_daemon(daemon: Cyclic, clock: Clock, *, fatal: tuple[type[Exception], ...] = ()) -> None:
     """Run a daemon's cycles until cancelled. Only an error in `fatal` gets out and ends its siblings."""
     log = logger(daemon.name)
     while True:

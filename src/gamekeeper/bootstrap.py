@@ -10,6 +10,7 @@ import signal
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -380,8 +381,8 @@ async def clean_up(desk: Desk) -> FileAudit:
     live = await desk.read(looks.live_tokens)
     await desk.workers.run(lambda: desk.files.sweep(live))
     lost = cut = after = 0
-    while page := await desk.read(lambda r, after=after: looks.catalogue_page(r, after, AUDIT_PAGE)):
-        gone, short = await desk.workers.run(lambda page=page: _missing(desk.files, page))
+    while page := await desk.read(partial(looks.catalogue_page, after=after, limit=AUDIT_PAGE)):
+        gone, short = await desk.workers.run(partial(_missing, desk.files, page))
         lost, cut, after = lost + gone, cut + short, page[-1][0]
     return FileAudit(lost=lost, unverified=cut)
 

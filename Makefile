@@ -44,7 +44,8 @@ mutation: setup-mutation ## mutate one module, or all in turn, and record the sc
 bench: setup-test ## run the benchmarks; options in BENCH_ARGS
 	@$(PY) -m tools.bench $(BENCH_ARGS)
 
-docs: setup-test ## run every example of the documentation and check its links and commands
+docs: setup-test ## render the generated pages, run every example of the documentation, check its links and commands
+	@$(PY) -m tools.reference_pages
 	@$(PY) -m pytest tests/docs
 
 clean: ## remove what the other targets made, .venv included

@@ -71,7 +71,7 @@ ATTEMPT_TRANSITIONS: Mapping[AttemptState, frozenset[AttemptState]] = {
     AttemptState.LEASED: frozenset({AttemptState.RUNNING, AttemptState.ENDING}) | _ATTEMPT_ENDS,
     AttemptState.RUNNING: frozenset({AttemptState.ENDING}) | _ATTEMPT_ENDS,
     AttemptState.ENDING: _ATTEMPT_ENDS,
-    **{end: frozenset() for end in _ATTEMPT_ENDS},
+    **{end: frozenset() for end in AttemptState if end in _ATTEMPT_ENDS},
 }
 
 LIVE_ATTEMPTS = frozenset({AttemptState.LEASED, AttemptState.RUNNING, AttemptState.ENDING})

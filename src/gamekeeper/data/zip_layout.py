@@ -91,8 +91,9 @@ def read_layout(source: FileSource, limits: Limits) -> list[Member]:
     entries.sort(key=lambda entry: entry.offset)
     members = []
     position = 0
-    for entry, following in zip(entries, [*(entry.offset for entry in entries[1:]), start], strict=True):
+    for index, entry in enumerate(entries):
         _expect_at(entry, position)
+        following = entries[index + 1].offset if index + 1 < len(entries) else start
         member, position = _read_local(source, entry, following)
         members.append(member)
     if position != start:

@@ -149,7 +149,7 @@ class LineSection(Section):
     training: TrainingSection
     evaluation: EvaluationSection
     promotion: PromotionSection
-    rating: RatingSection = Field(default_factory=RatingSection)
+    rating: RatingSection = Field(default_factory=lambda: RatingSection.model_validate({}))
 
     def to_line(self, name: str) -> Line:
         """The line as the policies see it."""
@@ -184,9 +184,9 @@ class Document(Section):
         description="Folder of everything Gamekeeper keeps; relative to this file.",
     )
     seed: int = Field(0, ge=0, lt=1 << 63, description="From which the seeds of all jobs derive.")
-    coordinator: CoordinatorSection = Field(default_factory=CoordinatorSection)
-    agent: AgentSection = Field(default_factory=AgentSection)
-    artifacts: ArtifactsSection = Field(default_factory=ArtifactsSection)
+    coordinator: CoordinatorSection = Field(default_factory=lambda: CoordinatorSection.model_validate({}))
+    agent: AgentSection = Field(default_factory=lambda: AgentSection.model_validate({}))
+    artifacts: ArtifactsSection = Field(default_factory=lambda: ArtifactsSection.model_validate({}))
     lines: dict[Annotated[str, Field(pattern=LINE_NAME)], LineSection] = Field(
         default_factory=dict, max_length=64
     )

@@ -6,7 +6,8 @@ approximation and respects the ends of the scale. Its threshold is half the squa
 chi-squared quantile, as Owen advises for small samples. Half a pair is added to the counts, as in Jeffreys' prior for
 a proportion: lost for the lower end, won for the upper end, one of each for the value. Without it ten wins of ten would
 claim that a loss is impossible; with both halves at both ends the interval covers too little near the ends of
-the scale. Where nothing but wins (or losses) was seen, the data set no bound on that side and the interval ends at ±`MAX_ELO`.
+the scale. Where nothing but wins (or losses) was seen, the data set no bound on that side and the interval ends at
+±`MAX_ELO`.
 
 Many players (`ratings`). Bradley-Terry maximum likelihood on pair scores, with half a pair lost and half a pair won
 added between any two that met. Intervals are Wald's with the sandwich covariance, so that the spread of pairs is

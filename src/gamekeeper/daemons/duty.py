@@ -18,10 +18,14 @@ class Duty:
     executor: Executor
     epoch: int
 
-    def applying(self, after: Callable[[Sequence[Outcome]], None]) -> Callable[[Decision], Awaitable[None]]:
+    def applying(
+        self, after: Callable[[Sequence[Outcome]], Awaitable[None] | None]
+    ) -> Callable[[Decision], Awaitable[None]]:
         """A daemon's last step: record and apply a decision, then give hints by what came of it."""
 
         async def apply(decision: Decision) -> None:
-            after(await self.executor.run(decision, self.epoch))
+            following = after(await self.executor.run(decision, self.epoch))
+            if following is not None:
+                await following
 
         return apply

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from gamekeeper.core.actions import EndAttempt, GrantJob
@@ -108,7 +108,7 @@ def reaper(
     lease_s: float,
     every_s: float,
     serving_since: Callable[[], float],
-    ended: Callable[[Sequence[EndAttempt]], None],
+    ended: Callable[[Sequence[EndAttempt]], Awaitable[None]],
 ) -> Daemon[job_reaper.View]:
     """Ends attempts whose lease is over; `ended` is told which."""
     limits = job_reaper.Limits(lease_s=lease_s)
@@ -116,14 +116,14 @@ def reaper(
     async def gather() -> job_reaper.View:
         return await duty.store.aread(lambda r: reaper_view(r, serving_since()))
 
-    def after(outcomes: Sequence[Outcome]) -> None:
+    async def after(outcomes: Sequence[Outcome]) -> None:
         over = [
             one.action
             for one in outcomes
             if isinstance(one.action, EndAttempt) and one.result is Applied.APPLIED
         ]
         if over:
-            ended(over)
+            await ended(over)
 
     return Daemon(
         name=job_reaper.POLICY,

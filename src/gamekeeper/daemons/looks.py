@@ -20,6 +20,7 @@ _LEASED = sql(
     " ORDER BY id LIMIT :limit"
 )
 _LIVE = sql("SELECT id, token FROM attempts WHERE {live_attempt}")
+_CATALOGUE = sql("SELECT id, hash, bytes FROM artifacts WHERE id > :after ORDER BY id LIMIT :limit")
 _CANCELLING = sql("SELECT id FROM jobs WHERE {held_job} AND cancel_requested = 1")
 
 
@@ -77,3 +78,8 @@ def cancelling(r: Reading) -> frozenset[int]:
 def live_tokens(r: Reading) -> frozenset[tuple[int, int]]:
     """(attempt, token) of all live attempts."""
     return frozenset((row["id"], row["token"]) for row in r.rows(_LIVE))
+
+
+def catalogue_page(r: Reading, after: int, limit: int) -> list[tuple[int, str, int]]:
+    """(id, hash, bytes) of catalogued files with ids above `after`, in order: for an audit of the files themselves."""
+    return [(row["id"], row["hash"], row["bytes"]) for row in r.rows(_CATALOGUE, after=after, limit=limit)]

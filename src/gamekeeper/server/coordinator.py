@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from gamekeeper.core.errors import NotAllowed, StaleToken, UsageError
@@ -196,11 +196,15 @@ class Coordinator:
             return booking.finish(w, attempt_id, message)
 
         answer = await self.desk.write(change)
-        files = self.desk.files
-        await self.desk.workers.run(lambda: files.discard_attempt(attempt_id, message.token))
+        await self.forget_uploads([(attempt_id, message.token)])
         for hint in (self.desk.hints.pipeline, self.desk.hints.promotion, self.desk.hints.distribution):
             hint.signal()
         return answer
+
+    async def forget_uploads(self, over: Sequence[tuple[int, int]]) -> None:
+        """Drop what these ended (attempt, token) had begun to upload."""
+        for attempt_id, token in over:
+            await self.desk.workers.run(partial(self.desk.files.discard_attempt, attempt_id, token))
 
     async def stop(self, reason: str, phase: Phase = Phase.DRAINING) -> None:
         """Ask for a phase of the loop, as a rule to wind it down: finish what runs, start nothing more.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loop_world import LIVE, Chances, Held, LoopWorld, a_world
 
 from gamekeeper.core.actions import MoveChampion, SubmitJob
 from gamekeeper.core.jobs import JobState
 from gamekeeper.core.models import ModelState
 from gamekeeper.policy import promotion
 from gamekeeper.policy.continuous_loop import Phase, Reason, evaluation, loop, production, turn
+from tests.unit.policy.loop_world import LIVE, Chances, Held, LoopWorld, a_world
 
 USED = (evaluation, loop, production, turn, promotion)
 

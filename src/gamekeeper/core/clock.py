@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import Protocol
 
@@ -45,6 +44,8 @@ class SystemClock:
 
     async def sleep(self, seconds: float) -> None:
         """Suspend the calling task for at least `seconds`."""
+        import asyncio  # job programs import this module for the other readings; asyncio would double their start
+
         await asyncio.sleep(seconds)
 
     def block(self, seconds: float) -> None:

@@ -127,7 +127,10 @@ def cycle(a: argparse.Namespace) -> None:
         ("alphabeta:4", AlphaBetaPlayer(4)),
     ):
         if a.rating_pairs:
-            print(f"champion against {name}: {elo_interval(play_pairs(player, opponent, 5000, a.rating_pairs))}", flush=True)
+            print(
+                f"champion against {name}: {elo_interval(play_pairs(player, opponent, 5000, a.rating_pairs))}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ class Search:
     """Search settings. `exploration` is PUCT's constant; an unvisited move counts `reduction` below its parent."""
 
     simulations: int
-    exploration: float = 1.5
+    exploration: float = 1.0
     reduction: float = 0.2
     noise: float = 0.0
 

@@ -153,7 +153,7 @@ def stage(job: Job) -> None:
     style = Style(
         Search(
             simulations=job.parameter("simulations", int),
-            exploration=job.parameter("exploration", float, 1.5),
+            exploration=job.parameter("exploration", float, 1.0),
             noise=job.parameter("noise", float, 0.25),
         ),
         opening_plies=job.parameter("opening_plies", int, 6),

@@ -33,7 +33,7 @@ def play_pairs(candidate: Player, opponent: Player, first_pair: int, count: int)
 
 
 def chances(elo: float) -> float:
-    return 1.0 / (1.0 + 10.0 ** (-elo / 400.0))
+    return 1.0 / (1.0 + math.pow(10.0, -elo / 400.0))
 
 
 def likelihood_ratio(scores: list[float], elo1: float) -> float:
@@ -113,13 +113,14 @@ def cycle(a: argparse.Namespace) -> None:
         promoted = ratio >= math.log(19)
         if promoted:
             champion, promotions = trainer.weights, promotions + 1
-        print(
-            f"{generation}: {jobs} jobs, {fresh} samples, {fresh / (t1 - t0):.0f} positions/s, {evaluations / (t1 - t0):.0f} "
-            f"evaluations/s, {t1 - t0:.1f} s | train {t2 - t1:.1f} s, policy {np.mean([x.policy for x in losses]):.3f} "
-            f"value {np.mean([x.value for x in losses]):.3f} | {len(results)} pairs {t3 - t2:.1f} s {elo_interval(results)} "
+        policy, value = np.mean([x.policy for x in losses]), np.mean([x.value for x in losses])
+        report = [
+            f"{generation}: {jobs} jobs, {fresh} samples, {fresh / (t1 - t0):.0f} positions/s",
+            f"{evaluations / (t1 - t0):.0f} evaluations/s, {t1 - t0:.1f} s | train {t2 - t1:.1f} s",
+            f"policy {policy:.3f} value {value:.3f} | {len(results)} pairs {t3 - t2:.1f} s {elo_interval(results)}",
             f"{'PROMOTED' if promoted else 'rejected'} | {t3 - start:.0f} s",
-            flush=True,
-        )
+        ]
+        print(", ".join(report), flush=True)
     player = NetPlayer(Net(champion), judge_search)
     for name, opponent in (
         ("founder", NetPlayer(Net(founder), judge_search)),

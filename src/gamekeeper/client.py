@@ -301,6 +301,11 @@ def _hollow(reason: object) -> ClientError:
     )
 
 
+def content_hash(data: bytes) -> str:
+    """The BLAKE3 hash of the data in hexadecimal digits, as receipts and seals name content."""
+    return blake3(data).hexdigest()
+
+
 # --- reading ----------------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,7 @@
 
     PYTHONPATH=src OMP_NUM_THREADS=1 python bench/selfplay/cycle.py --promotions 3 --seed 1
 
-One core; a real run with two slots plays and evaluates on both. Promotion here: a sequential test on pair scores
+Times are CPU seconds of one core; a real run with two slots plays and evaluates on both. Promotion here: a sequential test on pair scores
 with a normal approximation of the log-likelihood ratio, elo0 = 0.
 """
 
@@ -75,7 +75,7 @@ def main() -> None:
 
 def cycle(a: argparse.Namespace) -> None:
     rng = np.random.default_rng(a.seed)
-    start = time.perf_counter()
+    start = time.process_time()
     founder = net.new_weights(rng, a.found_width, a.found_layers)
     champion: Weights = founder
     shards: list[Samples] = []
@@ -88,7 +88,7 @@ def cycle(a: argparse.Namespace) -> None:
     schedule = Schedule(a.train_steps, a.train_batch, a.train_rate, a.train_decay, a.train_value_weight)
     while promotions < a.promotions and generation < a.cycles:
         generation += 1
-        fresh, t0, evaluations, jobs = 0, time.perf_counter(), 0, 0
+        fresh, t0, evaluations, jobs = 0, time.process_time(), 0, 0
         network = Net(champion)
         while fresh < a.new_samples:
             table = Table(network, style, a.games, rng)
@@ -99,17 +99,17 @@ def cycle(a: argparse.Namespace) -> None:
             fresh += len(samples)
             evaluations += table.evaluations
             jobs += 1
-        t1 = time.perf_counter()
+        t1 = time.process_time()
         trainer = Trainer(champion, join(shards, a.window), schedule, rng)
         losses = [trainer.step() for _ in range(schedule.steps)][-50:]
-        t2 = time.perf_counter()
+        t2 = time.process_time()
         candidate = NetPlayer(Net(trainer.weights), judge_search)
         results: list[PairResult] = []
         ratio = 0.0
         while len(results) < a.max_pairs and abs(ratio) < math.log(19):
             results += play_pairs(candidate, NetPlayer(network, judge_search), len(results), a.pairs)
             ratio = likelihood_ratio([(r.first + r.second) / 2 for r in results], a.elo1)
-        t3 = time.perf_counter()
+        t3 = time.process_time()
         promoted = ratio >= math.log(19)
         if promoted:
             champion, promotions = trainer.weights, promotions + 1

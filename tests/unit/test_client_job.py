@@ -350,10 +350,13 @@ def test_empty_outputs_are_refused(tmp_path: Path, games: int, samples: int) -> 
 # --- receipts -----------------------------------------------------------------
 
 
+def founder(job: Job) -> str:
+    return job.publish_model("m", hello, architecture="mlp", parent=None, steps=0, loss=None, weights=4)
+
+
 def evidence_of(job: Job) -> dict[str, Any]:
-    model = {"architecture": "mlp", "parent": None, "steps": 0, "loss": None, "weights": 4}
     if job.kind == "found":
-        return {"model": job.publish_model("m", hello, **model), "weights": 4}
+        return {"model": founder(job), "weights": 4}
     if job.kind == "selfplay":
         return {"games": 2, "samples": 5, "shards": [shard(job)]}
     if job.kind == "train":
@@ -361,7 +364,7 @@ def evidence_of(job: Job) -> dict[str, Any]:
             "steps": 3,
             "samples": 5,
             "loss": 0.5,
-            "model": job.publish_model("m", hello, **model),
+            "model": founder(job),
             "parent": HASH,
         }
     if job.kind == "evaluate":

@@ -2,8 +2,8 @@
 
     PYTHONPATH=src OMP_NUM_THREADS=1 python bench/selfplay/cycle.py --promotions 3 --seed 1
 
-Times are CPU seconds of one core; a real run with two slots plays and evaluates on both. Promotion here: a sequential test on pair scores
-with a normal approximation of the log-likelihood ratio, elo0 = 0.
+Times are CPU seconds of one core; a real run with two slots plays and evaluates on both. Promotion here is a
+sequential test on pair scores with a normal approximation of the log-likelihood ratio, elo0 = 0.
 """
 
 from __future__ import annotations

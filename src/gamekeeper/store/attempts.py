@@ -29,7 +29,8 @@ BACKOFF_LONGEST_S = 60.0
 
 _BY_ID = sql(
     "SELECT a.*, j.line, j.kind, j.purpose, j.failures, j.losses, j.failures_allowed, j.losses_allowed,"
-    " j.cancel_requested FROM attempts a JOIN jobs j ON j.id = a.job_id WHERE a.id = :id"
+    " j.cancel_requested, j.not_before, j.reason AS job_reason"
+    " FROM attempts a JOIN jobs j ON j.id = a.job_id WHERE a.id = :id"
 )
 _TOUCH = sql("UPDATE attempts SET seen_at = :now WHERE id = :id AND token = :token AND {live_attempt}")
 _END = sql(
@@ -156,26 +157,26 @@ def end(
         raise stale(row_of(w, row["id"]), row["token"])
     w.run(_SLOT_TIME, node_id=row["node_id"], leased_s=leased_s, process_s=process_s)
     w.run(_COUNT_ATTEMPT, line=row["line"], kind=row["kind"], state=state)
-    job_state = _end_job(w, row, state, reason)
+    job_state, words = _end_job(w, row, state, reason)
     w.emit(
         AttemptEnded(
             row["id"], row["job_id"], row["node_id"], str(state), str(reason), detail, str(job_state)
         )
     )
     if job_state in FINAL_JOBS:
-        w.emit(JobEnded(row["job_id"], row["line"], str(job_state), str(reason)))
+        w.emit(JobEnded(row["job_id"], row["line"], str(job_state), words))
     return Ended(attempt_of(row_of(w, row["id"])), job_state)
 
 
-def _end_job(w: Writing, row: Row, ended: AttemptState, reason: EndReason) -> JobState:
+def _end_job(w: Writing, row: Row, ended: AttemptState, reason: EndReason) -> tuple[JobState, str]:
     budget = END_BUDGETS[ended]
     failures = row["failures"] + (budget is Budget.FAILURE)
     losses = row["losses"] + (budget is Budget.LOSS)
-    following, delay = JobState.READY, 0.0
+    following, delay, words = JobState.READY, 0.0, str(reason)
     if ended is AttemptState.SUCCEEDED:
         following = JobState.DONE
     elif row["cancel_requested"]:
-        following = JobState.CANCELLED
+        following, words = JobState.CANCELLED, row["job_reason"]
     elif budget is Budget.FAILURE:
         exhausted = failures >= row["failures_allowed"]
         following, delay = (JobState.FAILED, 0.0) if exhausted else (JobState.READY, backoff(w, failures))
@@ -183,14 +184,15 @@ def _end_job(w: Writing, row: Row, ended: AttemptState, reason: EndReason) -> Jo
         exhausted = losses >= row["losses_allowed"]
         following, delay = (JobState.DEAD, 0.0) if exhausted else (JobState.READY, backoff(w, losses))
     vocabulary.check_job_transition(row["job_id"], JobState.RUNNING, following)
+    final = following in FINAL_JOBS
     changed = w.run(
-        _JOB_END, id=row["job_id"], state=following, reason=reason, failures=failures, losses=losses,
-        ended_at=w.now if following in FINAL_JOBS else None, not_before=w.now + delay,
+        _JOB_END, id=row["job_id"], state=following, reason=words, failures=failures, losses=losses,
+        ended_at=w.now if final else None, not_before=row["not_before"] if final else w.now + delay,
     )  # fmt: skip
     if not changed:
         raise IllegalTransition(f"job {row['job_id']} is not running, though attempt {row['id']} is live")
     count_moved(w, row, JobState.RUNNING, following)
-    return following
+    return following, words
 
 
 def backoff(w: Writing, times: int) -> float:

@@ -96,7 +96,7 @@ class FileStore(Store):
         self._closed = False
         with _words(self._path):
             self._link = _open_writer(self._path)
-        self._committer = Committer(self._link, clock, rng or random.Random())  # noqa: S311
+        self._committer = Committer(self._link, clock, rng or random.Random())
         self._writer = Writer(self._committer)
         self._pool = ThreadPoolExecutor(READERS_KEPT, thread_name_prefix="store-reader")
 
@@ -104,6 +104,10 @@ class FileStore(Store):
     def commits(self) -> int:
         """How many commits were made: with many callers at once, fewer than writes."""
         return self._committer.commits
+
+    def waiting(self) -> int:
+        """How many writes wait for their turn."""
+        return self._writer.waiting()
 
     def read(self, function: Callable[[Reading], T]) -> T:
         with _words(self._path), self._reader() as link:
@@ -169,7 +173,7 @@ class InlineStore(Store):
         self._link = SqliteLink(":memory:")
         load_fresh(self._link)
         self._link.prepare()
-        self._committer = Committer(self._link, clock, rng or random.Random())  # noqa: S311
+        self._committer = Committer(self._link, clock, rng or random.Random())
 
     def read(self, function: Callable[[Reading], T]) -> T:
         with self._turn(), _words(":memory:"):

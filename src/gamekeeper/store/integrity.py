@@ -107,8 +107,9 @@ RULES = (
         " SELECT candidate_id, opponent, purpose,"
         " -count(*) FILTER (WHERE first + second = 0), -count(*) FILTER (WHERE first + second = 0.5),"
         " -count(*) FILTER (WHERE first + second = 1), -count(*) FILTER (WHERE first + second = 1.5),"
-        " -count(*) FILTER (WHERE first + second = 2), 0, max(number) FROM pairs GROUP BY candidate_id, opponent, purpose"
-        ") AS t GROUP BY candidate_id, opponent, purpose HAVING sum(n0) <> 0 OR sum(n1) <> 0 OR sum(n2) <> 0"
+        " -count(*) FILTER (WHERE first + second = 2), 0, max(number) FROM pairs"
+        " GROUP BY candidate_id, opponent, purpose) AS t"
+        " GROUP BY candidate_id, opponent, purpose HAVING sum(n0) <> 0 OR sum(n1) <> 0 OR sum(n2) <> 0"
         " OR sum(n3) <> 0 OR sum(n4) <> 0 OR max(next_pair) <= max(number)",
     ),
     Rule(

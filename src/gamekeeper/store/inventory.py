@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from gamekeeper.core.errors import StaleToken, UsageError
-from gamekeeper.core.events import NodeEnrolled, NodeLost, StopRequested
+from gamekeeper.core.events import NodeEnrolled, NodeLost
 from gamekeeper.core.nodes import Node, NodeStatus, Observation
 from gamekeeper.store.encoding import sentence
 from gamekeeper.store.schema import nodes as node_table
@@ -23,20 +21,6 @@ _SET_TOKEN = sql(
     " ON CONFLICT (name) DO UPDATE SET hash = :hash, set_at = :now"
 )
 _TOKEN = sql("SELECT hash FROM tokens WHERE name = :name")
-_SET_CONTROL = sql(
-    "INSERT INTO controls (name, value, set_at) VALUES (:name, :value, :now)"
-    " ON CONFLICT (name) DO UPDATE SET value = :value, set_at = :now"
-)
-_CONTROL = sql("SELECT value, set_at FROM controls WHERE name = :name")
-_DROP_CONTROL = sql("DELETE FROM controls WHERE name = :name")
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """A wish to wind the loop down: finish what runs, grant nothing more."""
-
-    reason: str
-    since: float
 
 
 def enrol(w: Writing, host_name: str, slots: int, credential_hash: str) -> Node:
@@ -93,24 +77,6 @@ def token_hash(r: Reading, name: str) -> str | None:
     """The hash of the token called `name`."""
     row = r.first(_TOKEN, name=name)
     return None if row is None else str(row["hash"])
-
-
-def request_stop(w: Writing, role: str, reason: str) -> None:
-    """Ask the loop to wind down; it holds over restarts until `clear_stop`. Asked again, the first reason stays."""
-    if stop_requested(w) is None:
-        w.run(_SET_CONTROL, name="stop", value=sentence(reason), now=w.now)
-        w.emit(StopRequested(role, sentence(reason)))
-
-
-def clear_stop(w: Writing) -> bool:
-    """Withdraw the wish to stop; whether there was one."""
-    return w.run(_DROP_CONTROL, name="stop") > 0
-
-
-def stop_requested(r: Reading) -> Stop | None:
-    """The wish to stop, if there is one."""
-    row = r.first(_CONTROL, name="stop")
-    return None if row is None else Stop(row["value"], row["set_at"])
 
 
 def _node(row: Row) -> Node:

@@ -15,8 +15,8 @@ from gamekeeper.core.jobs import EndReason
 from gamekeeper.core.nodes import AgentLease, NodeStatus, Observation
 from gamekeeper.store import attempts as tries
 from gamekeeper.store.encoding import sentence, to_json
-from gamekeeper.store.session import Reading, Row, Writing
-from gamekeeper.store.statements import Value, sql
+from gamekeeper.store.session import Reading, Writing
+from gamekeeper.store.statements import sql
 
 _ROLE = sql("SELECT * FROM roles WHERE role = :role")
 _TAKE_ROLE = sql(
@@ -43,12 +43,19 @@ _TAKE_NODE = sql(
     " ON CONFLICT (node_id) DO UPDATE SET incarnation = :incarnation, token = :token, since = :now,"
     " expires_at = :expires_at, reaped = 0"
 )
+_INCARNATION = sql(
+    "SELECT i.node_id, l.incarnation AS newest FROM incarnations i JOIN agent_leases l ON l.node_id = i.node_id"
+    " WHERE i.incarnation = :incarnation"
+)
+_NEW_INCARNATION = sql(
+    "INSERT INTO incarnations (incarnation, node_id, since) VALUES (:incarnation, :node_id, :now)"
+)
 _RENEW = sql(
     "UPDATE agent_leases SET expires_at = :expires_at WHERE incarnation = :incarnation AND reaped = 0"
     " RETURNING node_id, token"
 )
 _LIVE_OF_NODE = sql(
-    "SELECT a.id, a.token, a.state, a.incarnation, a.units, a.process_s, a.seen_at, j.cancel_requested"
+    "SELECT a.id, a.token, a.incarnation, a.seen_at, j.cancel_requested"
     " FROM attempts a JOIN jobs j ON j.id = a.job_id WHERE a.node_id = :node_id AND a.{live_attempt} ORDER BY a.id"
 )
 _ADOPT = sql(
@@ -56,7 +63,9 @@ _ADOPT = sql(
     " WHERE id = :id AND token = :token AND node_id = :node_id AND {live_attempt}"
 )
 _PROGRESS = sql(
-    "UPDATE attempts SET seen_at = :now, units = :units, process_s = :process_s, note = :note, figures = :figures"
+    "UPDATE attempts SET seen_at = :now, note = :note, figures = :figures,"
+    " units = CASE WHEN units < :units THEN :units ELSE units END,"
+    " process_s = CASE WHEN process_s < :process_s THEN :process_s ELSE process_s END"
     " WHERE id = :id AND token = :token AND incarnation = :incarnation AND {live_attempt}"
 )
 _ENDING = sql(
@@ -174,10 +183,12 @@ def connect_agent(
 
     `held` are the (attempt, token) it re-adopted. Attempts of earlier incarnations that are not among them end as lost
     (agent-restarted). A held one that is over, or is not this node's, must be stopped. Connecting again is harmless.
-    Raises `NotFound` for an unknown node.
+    Raises `StaleToken` for an incarnation that a later one has overtaken, or that is another node's (a message that
+    comes late takes nothing from who came after); `NotFound` for an unknown node.
     """
     if not _seen(w, node_id, slots, observation):
         raise NotFound(f"node {node_id} is not enrolled", remedy="enrol it with the join token")
+    _check_incarnation(w, node_id, incarnation)
     token = w.next_token()
     lease = AgentLease(incarnation, node_id, token, w.now + lease_s)
     w.run(
@@ -230,9 +241,8 @@ def beat(
     mine = {(row["id"], row["token"]): row for row in w.rows(_LIVE_OF_NODE, node_id=node_id)}
     stop = [said.attempt_id for said in progress if (said.attempt_id, said.token) not in mine]
     for said in progress:
-        row = mine.get((said.attempt_id, said.token))
-        if row is not None:
-            _note_progress(w, incarnation, said, row)
+        if (said.attempt_id, said.token) in mine:
+            _note_progress(w, incarnation, said)
     named = {(said.attempt_id, said.token) for said in progress}
     for key, row in mine.items():
         if key not in named and row["seen_at"] + lease_s <= w.now:
@@ -262,13 +272,21 @@ def expired_leases(r: Reading) -> list[AgentState]:
     ]
 
 
-def _note_progress(w: Writing, incarnation: str, said: Progress, row: Row) -> None:
-    values: dict[str, Value] = {
-        "id": said.attempt_id, "token": said.token, "incarnation": incarnation, "now": w.now,
-        "units": max(said.units, row["units"]), "process_s": max(said.process_s, row["process_s"]),
-        "note": sentence(said.note, 200), "figures": to_json(said.figures),
-    }  # fmt: skip
-    w.run(_PROGRESS, **values)
+def _note_progress(w: Writing, incarnation: str, said: Progress) -> None:
+    w.run(
+        _PROGRESS, id=said.attempt_id, token=said.token, incarnation=incarnation, now=w.now, units=said.units,
+        process_s=said.process_s, note=sentence(said.note, 200), figures=to_json(said.figures),
+    )  # fmt: skip
+
+
+def _check_incarnation(w: Writing, node_id: str, incarnation: str) -> None:
+    known = w.first(_INCARNATION, incarnation=incarnation)
+    if known is None:
+        w.run(_NEW_INCARNATION, incarnation=incarnation, node_id=node_id, now=w.now)
+    elif known["node_id"] != node_id or known["newest"] != incarnation:
+        raise StaleToken(
+            f"agent {incarnation} does not hold node {node_id} any more", remedy="start the agent again"
+        )
 
 
 def _seen(w: Writing, node_id: str, slots: int | None, observation: Observation) -> bool:

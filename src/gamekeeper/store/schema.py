@@ -145,6 +145,11 @@ agent_leases = _table(
     _flag("reaped"), UniqueConstraint("incarnation", name="one_lease_each"),
 )  # fmt: skip
 
+# Every incarnation that ever connected: one that was overtaken can never take its node back.
+incarnations = _keyed(
+    "incarnations", _text("incarnation", key=True), _text("node_id", ForeignKey("nodes.id")), _time("since"),
+)  # fmt: skip
+
 jobs = _table(
     "jobs",
     _id(), _text("kind"), _text("line"), _text("purpose"), _text_or_none("job_key"), _text("state"), _text("reason"),

@@ -158,7 +158,7 @@ class LivingLoop:
             " GROUP BY job_id HAVING count(*) > 1"
         )
         assert twice == []
-        jobs = Counter()
+        jobs: Counter[int] = Counter()
         for folder, (_, job) in self.job_processes().items():
             if processes.is_alive(job):
                 jobs[json.loads((folder / "grant.json").read_text())["job"]] += 1

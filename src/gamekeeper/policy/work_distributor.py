@@ -5,11 +5,11 @@ slots go, one after the other, to the lane with the least cost
 
     (running + 1) / weight / (1 + waited / ageing_s)
 
-where `running` counts the lane's live jobs, the ones granted in this pass included, and `waited` is how long the lane has
-gone without a grant while a job of it was due. The first factor is weighted fair queueing: over time each busy lane holds slots in
-proportion to its weight. The second makes every lane's cost fall while it waits, so that nothing starves, whatever
-the weights. There are no priorities. Within a lane the oldest job goes first. Ties fall by line, lane and id, so
-the same view always gives the same answer.
+where `running` counts the lane's live jobs, the ones granted in this pass included, and `waited` is how long the lane
+has gone without a grant while a job of it was due. The first part is weighted fair sharing: where slots abound, each
+busy lane holds them in proportion to its weight. The second makes every lane's cost fall while it waits, so that
+nothing starves, whatever the weights and however few the slots. There are no priorities. Within a lane the oldest job
+goes first. Ties fall by line, lane and id, so the same view always gives the same answer.
 """
 
 from __future__ import annotations

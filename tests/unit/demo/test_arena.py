@@ -85,6 +85,7 @@ def test_replays_tell_games_apart() -> None:
     assert one.replay == PairResult(3, 0.0, 0.0, ("0123", "0124")).replay
 
 
+@pytest.mark.unmeasured
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(0, 6), max_size=14), st.integers(0, 1000))
 def test_alpha_beta_takes_wins_and_stops_losses(tries: list[int], seed: int) -> None:

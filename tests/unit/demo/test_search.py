@@ -68,6 +68,7 @@ def test_an_open_three_is_prevented() -> None:
     assert int(found.policy[0].argmax()) in {1, 4}
 
 
+@pytest.mark.unmeasured
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6), st.integers(6, 34))
 def test_forced_results_are_found(seed: int, length: int) -> None:
@@ -89,6 +90,7 @@ def test_forced_results_are_found(seed: int, length: int) -> None:
         assert plain.result_within(columns, player, deeper) in {0, found.proven[0]}
 
 
+@pytest.mark.unmeasured
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6))
 def test_the_end_of_the_game_is_solved(seed: int) -> None:

@@ -181,7 +181,7 @@ class Turn:
         while True:
             status = await anyio.to_thread.run_sync(self._status, abandon_on_cancel=True)
             if status is not None:
-                self.last = status
+                self.answered = True
             self.display.update(
                 phase if status is not None else f"{phase} (starting)", status, self._elapsed()
             )

@@ -34,7 +34,7 @@ async def run_agent(config: AgentConfig, clock: Clock, dial: Dial = CoordinatorH
     Enrols the node first when it has no identity. Raises `RoleHeld` when another agent uses the folder, `NotAllowed`
     when the coordinator does not accept the join token or the node, `Corrupt` when the identity cannot be read.
     """
-    rng = random.Random(secrets.randbits(128))  # noqa: S311 - delays and names, no secrets
+    rng = random.Random(secrets.randbits(128))  # delays and names, no secrets
     with agent_lock(config.folder):
         identity = load_identity(config.folder) or await _enrol(config, clock, dial, rng)
         structlog.contextvars.bind_contextvars(node=identity.node_id)

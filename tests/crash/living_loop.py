@@ -43,7 +43,7 @@ class LivingLoop:
         text = text.replace('"gamekeeper-data"', '"data"').replace(
             "port = 8018", f"port = 0\nlease_s = {LEASE_S}"
         )
-        text = re.sub(r"games = \d+", f"games = {selfplay_games}", text, count=1)
+        text = re.sub(r"games = \d+ }", f"games = {selfplay_games} }}", text, count=1)
         self.settings.write_text(text.replace("min_new_samples = 4000", "min_new_samples = 2000"))
 
     def start(self) -> None:

@@ -208,7 +208,9 @@ def connect_agent(
             keep.append(row["id"])
         elif row["incarnation"] != incarnation:
             words = "the agent restarted and no longer had it"
-            tries.end(w, tries.row_of(w, row["id"]), EndReason.AGENT_RESTARTED, words, here=True)
+            tries.end(
+                w, tries.row_of(w, row["id"]), row["token"], EndReason.AGENT_RESTARTED, words, here=True
+            )
     stop = sorted({attempt for attempt, _ in claimed} - set(keep))
     w.emit(AgentConnected(node_id, incarnation, token, len(keep)))
     return lease, keep, stop
@@ -247,7 +249,7 @@ def beat(
     for key, row in mine.items():
         if key not in named and row["seen_at"] + lease_s <= w.now:
             words = f"the agent did not name it for {lease_s:.0f} s"
-            tries.end(w, tries.row_of(w, row["id"]), EndReason.LEASE_EXPIRED, words, here=True)
+            tries.end(w, tries.row_of(w, row["id"]), row["token"], EndReason.LEASE_EXPIRED, words, here=True)
         elif row["cancel_requested"]:
             w.run(_ENDING, id=row["id"], token=row["token"])
             stop.append(row["id"])

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from gamekeeper.adapters import processes
@@ -46,7 +45,7 @@ def seal(name, data, **metadata):
     part.write_text(json.dumps({"artifact": "shard", "bytes": len(data), "hash": None, "metadata": metadata}))
     os.replace(part, here / "outbox" / f"{name}.seal")
 def mark(name, text=""):
-    part = here / f".{name}"
+    part = (here / name).with_name(".mark.part")
     part.write_text(text)
     os.replace(part, here / name)
 """
@@ -60,7 +59,8 @@ def job(program: str) -> list[str]:
 class AgentProcess:
     """Starts, kills and ends agent processes on one folder."""
 
-    def __init__(self, folder: Path, url: str, **options: object) -> None:
+    def __init__(self, folder: Path, url: str, before: tuple[str, ...] = (), **options: object) -> None:
+        self._before = before
         self.folder = folder / "agent"
         self.log = folder / "agent.log"
         token = folder / "join.token"
@@ -77,7 +77,7 @@ class AgentProcess:
         environment["GAMEKEEPER_TOKEN"] = "must-not-leak"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _MAIN, json.dumps(self.options)],
+                [*self._before, sys.executable, "-c", _MAIN, json.dumps(self.options)],
                 stdout=log, stderr=log, env=environment, start_new_session=True,
             )  # fmt: skip
 
@@ -119,7 +119,3 @@ class AgentProcess:
 
 def until_gone(identity: processes.ProcessIdentity, within_s: float = 20.0) -> None:
     until(lambda: not processes.is_alive(identity), within_s)
-
-
-def settled(fact: Callable[[], object], within_s: float = 25.0) -> object:
-    return until(fact, within_s)

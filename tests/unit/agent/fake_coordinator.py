@@ -195,9 +195,7 @@ class FakeCoordinator:
             if item.attempt in self.cancelled or not self.attempts[item.attempt].live
         ]
         self.swallowed("beat")
-        return BeatReply(
-            expires_in_s=self.lease_s, stop=stop, draining=self.draining, settings_hash="s"
-        )
+        return BeatReply(expires_in_s=self.lease_s, stop=stop, draining=self.draining, settings_hash="s")
 
     def live_attempt(self, number: int, token: int) -> FakeAttempt:
         attempt = self.attempts.get(number)

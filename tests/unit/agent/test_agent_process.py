@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+from pathlib import Path
 
 import pytest
 from blake3 import blake3
@@ -103,9 +105,7 @@ def test_a_job_outlives_its_agent_and_is_adopted(fake: FakeCoordinator, make_age
     assert len(fake.attempts) == 1
 
 
-def test_a_job_that_ended_without_an_agent_is_reported(
-    fake: FakeCoordinator, make_agent: MakeAgent
-) -> None:
+def test_a_job_that_ended_without_an_agent_is_reported(fake: FakeCoordinator, make_agent: MakeAgent) -> None:
     """The work of the last minutes before a restart must not be lost, its files included."""
     fake.add_job(job(PATIENT.replace("receipt(", 'seal("late.npz", b"late", games=1)\nreceipt(')))
     agent = make_agent()
@@ -123,12 +123,15 @@ def test_a_job_that_ended_without_an_agent_is_reported(
 def test_a_killed_warden_takes_its_job_along(fake: FakeCoordinator, make_agent: MakeAgent) -> None:
     """A job nobody can stop any more must not live; a child that left its group must not either."""
     fake.add_job(
-        job("""
+        job(
+            """
 if os.fork() == 0:
     os.setsid()
     mark("child", str(os.getpid()))
     time.sleep(100)
-""" + PATIENT)
+"""
+            + PATIENT
+        )
     )
     agent = make_agent()
     child = processes.identity(int(agent.await_mark("child")))
@@ -212,9 +215,7 @@ def test_a_lost_lease_stops_the_job_and_drops_its_results(
     until(lambda: not agent.place(1).root.exists())
 
 
-def test_a_terminated_agent_stops_its_jobs_and_says_so(
-    fake: FakeCoordinator, make_agent: MakeAgent
-) -> None:
+def test_a_terminated_agent_stops_its_jobs_and_says_so(fake: FakeCoordinator, make_agent: MakeAgent) -> None:
     """A machine that is taken away must hand its work back at once, not after a lease."""
     fake.add_job(job(PATIENT), grace_s=1.0)
     agent = make_agent()
@@ -229,6 +230,7 @@ def test_a_terminated_agent_stops_its_jobs_and_says_so(
 
 def test_lost_answers_and_outages_change_nothing(fake: FakeCoordinator, make_agent: MakeAgent) -> None:
     """Every call must survive that its answer is lost after it took effect."""
+    fake.lease_s = 4.0
     data = bytes(range(256)) * 2000
     fake.swallow = {"connect", "chunk", "seal", "finish", "beat"}
     fake.add_job(job(f"seal('a.npz', bytes(range(256)) * 2000, games=1)\n{PATIENT}"))
@@ -271,7 +273,7 @@ os.symlink("/etc/hostname", here / "outbox" / "link")
 mark("outbox/link.seal", json.dumps({"artifact": "shard", "bytes": 2, "hash": None, "metadata": {}}))
 mark("outbox/torn.seal", "{")
 receipt(games=1)
-""").copy()
+""")
     )
     make_agent()
     finish = until(fake.finished)
@@ -314,9 +316,34 @@ def test_a_full_disk_refuses_attempts_and_recovers(fake: FakeCoordinator, make_a
     assert not list((agent.folder / "cache").glob("*.part"))
 
 
-def test_below_the_least_free_space_nothing_is_claimed(
-    fake: FakeCoordinator, make_agent: MakeAgent
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="needs to mount")
+def test_a_job_that_fills_the_disk_is_not_blamed_for_it(
+    fake: FakeCoordinator, make_agent: MakeAgent, tmp_path: Path
 ) -> None:
+    """A really full disk: the cause is named, the lease is kept, and the next job runs."""
+    mount = 'mount -t tmpfs -o size=12m none "$0" && exec "$@"'
+    (tmp_path / "agent").mkdir()
+    fake.add_job(
+        job("""
+with open(here / "outbox" / "big", "wb", buffering=0) as file:
+    while True:
+        file.write(bytes(1 << 16))
+""")
+    )
+    fake.add_job(job("receipt(games=1)"))
+    agent = make_agent(
+        before=("unshare", "--mount", "--propagation", "private", "sh", "-c", mount, str(tmp_path / "agent")),
+        free_bytes_least=2 << 20,
+    )
+    finish = until(fake.finished)
+    assert finish.reason is EndReason.SPOOL_FULL
+    assert "disk space" in finish.detail
+    assert until(lambda: fake.finished(2)).reason is EndReason.FINISHED
+    assert fake.connects == 1
+    assert agent.end() == 0
+
+
+def test_below_the_least_free_space_nothing_is_claimed(fake: FakeCoordinator, make_agent: MakeAgent) -> None:
     """Taking work one cannot start only burns it."""
     fake.add_job(job("receipt(games=1)"))
     make_agent(free_bytes_least=1 << 60)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gamekeeper.core.actions import EndAttempt, MarkNodeLost
@@ -75,6 +75,7 @@ views = st.builds(
 )
 
 
+@settings(max_examples=50, deadline=None)
 @given(views)
 def test_an_attempt_under_a_live_lease_is_never_touched(shown: View) -> None:
     """The one rule that may not break: work that somebody still has the right to do is not given out again."""
@@ -85,6 +86,7 @@ def test_an_attempt_under_a_live_lease_is_never_touched(shown: View) -> None:
     assert not set(live) & set(lost(decision))
 
 
+@settings(max_examples=50, deadline=None)
 @given(views)
 def test_nothing_is_done_about_a_node_without_a_lease_on_record(shown: View) -> None:
     """Unknown is not dead."""
@@ -93,6 +95,7 @@ def test_nothing_is_done_about_a_node_without_a_lease_on_record(shown: View) -> 
     assert all(one.node_id in known for one in shown.attempts if one.attempt_id in ended(decision))
 
 
+@settings(max_examples=50, deadline=None)
 @given(views, st.floats(0, 49.9))
 def test_a_young_observer_leaves_everything_alone(shown: View, served: float) -> None:
     """After a coordinator's restart every lease looks expired; nobody could renew while it was down."""
@@ -101,6 +104,7 @@ def test_a_young_observer_leaves_everything_alone(shown: View, served: float) ->
     assert {verdict.reason for verdict in decision.verdicts} <= {Reason.OBSERVER_TOO_YOUNG}
 
 
+@settings(max_examples=50, deadline=None)
 @given(views, st.floats(0.01, 5000))
 def test_a_clock_behind_its_own_record_leaves_everything_alone(shown: View, back: float) -> None:
     """A clock set back tells nothing about leases; acting on it would be a guess."""
@@ -112,6 +116,7 @@ def test_a_clock_behind_its_own_record_leaves_everything_alone(shown: View, back
     assert {verdict.reason for verdict in decision.verdicts} <= {Reason.CLOCK_BEHIND}
 
 
+@settings(max_examples=50, deadline=None)
 @given(views)
 def test_every_subject_gets_a_verdict_that_tells_what_was_done(shown: View) -> None:
     """An attempt ended or spared without a word cannot be explained."""
@@ -122,6 +127,7 @@ def test_every_subject_gets_a_verdict_that_tells_what_was_done(shown: View) -> N
     assert all(verdict.acted or verdict.sentence.startswith("left alone: ") for verdict in decision.verdicts)
 
 
+@settings(max_examples=50, deadline=None)
 @given(views)
 def test_applying_the_decision_leaves_nothing_to_do(shown: View) -> None:
     """A reaper that acts again on what it has ended would write the same facts with every pass."""
@@ -135,6 +141,7 @@ def test_applying_the_decision_leaves_nothing_to_do(shown: View) -> None:
     assert decide(after, LIMITS, NOW).actions == ()
 
 
+@settings(max_examples=50, deadline=None)
 @given(views, st.floats(0, 1000))
 def test_time_only_adds_to_what_is_over(shown: View, later: float) -> None:
     """What is over at one moment is over at every later one."""
@@ -143,6 +150,7 @@ def test_time_only_adds_to_what_is_over(shown: View, later: float) -> None:
     assert set(lost(first)) <= set(lost(second))
 
 
+@settings(max_examples=50, deadline=None)
 @given(views)
 def test_everything_known_is_reaped_in_the_end(shown: View) -> None:
     """No attempt may hang forever: long after the last lease, all on nodes with a lease on record are ended."""
@@ -152,6 +160,7 @@ def test_everything_known_is_reaped_in_the_end(shown: View) -> None:
     assert set(lost(decision)) == {one.node_id for one in shown.leases if not one.lost}
 
 
+@settings(max_examples=50, deadline=None)
 @given(views, st.randoms(use_true_random=False))
 def test_the_order_of_the_view_does_not_matter(shown: View, chance: object) -> None:
     """Answers that hang on row order cannot be replayed."""

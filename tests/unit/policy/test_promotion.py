@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from loop_world import a_line
 
@@ -75,6 +75,7 @@ candidates = st.builds(
 champions = st.sampled_from([None, CHAMPION])
 
 
+@settings(max_examples=60, deadline=None)
 @given(candidates, champions)
 def test_a_champion_moves_only_on_full_proof(one: CandidateView, champion: ChampionView | None) -> None:
     """Every condition at once: any one of them missing and a model without proof would steer the loop."""
@@ -96,6 +97,7 @@ def test_a_champion_moves_only_on_full_proof(one: CandidateView, champion: Champ
         assert test.decide(PairCounts(*one.promotion.counts)) is Outcome.ACCEPT
 
 
+@settings(max_examples=60, deadline=None)
 @given(candidates, champions)
 def test_there_is_one_verdict_and_at_most_one_action(
     one: CandidateView, champion: ChampionView | None
@@ -107,6 +109,7 @@ def test_there_is_one_verdict_and_at_most_one_action(
     assert verdict.reason in set(Reason)
 
 
+@settings(max_examples=60, deadline=None)
 @given(candidates, st.integers(0, 30), st.integers(0, 100))
 def test_only_promotion_games_count_in_the_test(one: CandidateView, more: int, numbers: int) -> None:
     """Canary wins added to the test would promote by games against a random mover."""
@@ -116,6 +119,7 @@ def test_only_promotion_games_count_in_the_test(one: CandidateView, more: int, n
     assert judge(base)[1].actions == judge(stronger)[1].actions
 
 
+@settings(max_examples=60, deadline=None)
 @given(candidates)
 def test_a_candidate_that_has_played_everything_is_decided(one: CandidateView) -> None:
     """No candidate may hold its line for ever."""
@@ -125,6 +129,7 @@ def test_a_candidate_that_has_played_everything_is_decided(one: CandidateView) -
     assert len(judge(done)[1].actions) == 1
 
 
+@settings(max_examples=60, deadline=None)
 @given(counts, counts)
 def test_more_wins_never_close_a_promoted_candidate(first: tuple[int, ...], more: tuple[int, ...]) -> None:
     """The test reads the tally from the candidate's side: swapping it must swap the outcome."""

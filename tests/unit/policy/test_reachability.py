@@ -72,7 +72,7 @@ def test_a_stage_without_a_time_limit_is_fine() -> None:
     assert reachability(a_line(train=Stage(("x",), {}, 1.0, None))) == []
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=12)
 @given(
     st.fixed_dictionaries(
         {

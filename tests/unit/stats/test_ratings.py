@@ -223,3 +223,12 @@ def test_rated_against_itself() -> None:
 def test_nobody_played() -> None:
     """An empty table crashes."""
     assert ratings([], "a") == {"a": Estimate(0.0, 0.0, 0.0)}
+
+
+def test_search_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fit that does not settle runs for ever; cut short it is only less exact."""
+    counts = PairCounts(3, 7, 20, 18, 9)
+    monkeypatch.setattr(ratings_module, "_STEPS", 2)
+    found = ratings([("a", "b", counts)], "b")["a"]
+    assert found is not None
+    assert found.value == pytest.approx(estimated(counts).value, abs=1)

@@ -9,6 +9,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
+from gamekeeper.stats import sprt
 from gamekeeper.stats.sprt import (
     MAX_ELO,
     PAIR_SCORES,
@@ -81,6 +82,15 @@ def test_deficit_is_a_deficit(counts: PairCounts, mean: float) -> None:
         assert mean_deficit(counts, score) == pytest.approx(0, abs=1e-9)
         between = (score + mean) / 2
         assert mean_deficit(counts, between) <= mean_deficit(counts, mean) + 1e-9
+
+
+def test_search_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search cut short claims more evidence than there is."""
+    counts = (3, 7, 20, 8, 1)
+    full = mean_deficit(counts, 0.9)
+    for steps in range(5):
+        monkeypatch.setattr(sprt, "_MAX_STEPS", steps)
+        assert 0 <= mean_deficit(counts, 0.9) <= full
 
 
 @pytest.mark.parametrize("mean", [0.1, 0.5, 0.75, 0.99])

@@ -221,6 +221,7 @@ def test_success_makes_the_job_done(rig: Rig) -> None:
     )  # fmt: skip
     job = rig.get(attempt.job_id)
     assert (job.state, job.ended_at, job.reason) == (JobState.DONE, START + 3, "finished")
+    assert job.not_before == START
     assert rig.r(job_queue.live) == []
     events = [stored.event for stored in rig.r(event_log.story, f"job/{attempt.job_id}")][-2:]
     assert events == [
@@ -317,6 +318,13 @@ def test_what_the_coordinator_ended_its_agent_cannot_finish(rig: Rig) -> None:
         rig.w(job_queue.started, attempt.id, attempt.token, PROCESS)
     with pytest.raises(StaleToken):
         rig.w(job_queue.end_from_here, attempt.id, attempt.token, EndReason.LEASE_EXPIRED, "")
+
+
+def test_a_wrong_token_is_named(rig: Rig) -> None:
+    """Breaks if a refusal does not tell a wrong token from an attempt that is over."""
+    attempt = rig.running()
+    with pytest.raises(StaleToken, match=f"not held under token {attempt.token + 1}"):
+        rig.w(job_queue.started, attempt.id, attempt.token + 1, PROCESS)
 
 
 def test_state_and_reason_must_agree(rig: Rig) -> None:

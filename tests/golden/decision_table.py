@@ -47,7 +47,7 @@ def load(document: object, hint: Any) -> Any:
         return tuple(load(item, one) for item, one in zip(document, arguments, strict=True))
     if isinstance(document, dict) and origin is not None and issubclass(origin, Mapping):
         return {key: load(value, arguments[1]) for key, value in document.items()}
-    if isinstance(document, dict) and dataclasses.is_dataclass(hint):
+    if isinstance(document, dict) and isinstance(hint, type) and dataclasses.is_dataclass(hint):
         hints = typing.get_type_hints(hint)
         return hint(**{key: load(value, hints[key]) for key, value in document.items()})
     if isinstance(hint, type) and issubclass(hint, Enum):
@@ -61,8 +61,8 @@ def plain(value: object) -> Any:
         shown = {}
         for field in dataclasses.fields(value):
             held = getattr(value, field.name)
-            missing = field.default_factory is dataclasses.MISSING
-            default = field.default if missing else field.default_factory()  # type: ignore[misc]
+            factory: Any = field.default_factory
+            default = field.default if factory is dataclasses.MISSING else factory()
             if held != default:
                 shown[field.name] = plain(held)
         return shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from itertools import product
 
 import pytest
@@ -69,7 +70,9 @@ def test_an_attempt_takes_exactly_the_declared_steps(current: AttemptState, foll
         (NODE_TRANSITIONS, NodeStatus),
     ],
 )
-def test_every_state_has_its_row_and_can_be_reached(table: dict[str, frozenset[str]], states: type) -> None:
+def test_every_state_has_its_row_and_can_be_reached(
+    table: dict[StrEnum, frozenset[StrEnum]], states: type[StrEnum]
+) -> None:
     """A state without a row raises KeyError in use; an unreachable one is dead vocabulary."""
     assert set(table) == set(states)
     first = next(iter(states))

@@ -41,6 +41,11 @@ def judge(
     return verdict, decision
 
 
+def tally(counts: PairCounts) -> PairTally:
+    lost, half, even, ahead, won = counts
+    return PairTally((lost, half, even, ahead, won))
+
+
 def closed(one: CandidateView, champion: ChampionView | None = CHAMPION, limits: Limits = LIMITS) -> Verdict:
     verdict, decision = judge(one, champion, limits)
     assert decision.actions == (RejectCandidate("c4", 7, verdict.reason),)
@@ -136,8 +141,8 @@ def test_more_wins_never_close_a_promoted_candidate(first: tuple[int, ...], more
     a = PairCounts(*first)
     test = Sprt(-LINE.elo1 / 2, LINE.elo1 / 2, 0.05, 0.05)
     limits = Limits({"c4": replace(LINE, elo0=test.elo0, elo1=test.elo1, max_pairs=10**6)})
-    ahead, _ = judge(candidate(promotion=PairTally(tuple(a))), limits=limits)
-    behind, _ = judge(candidate(promotion=PairTally(tuple(a.swapped()))), limits=limits)
+    ahead, _ = judge(candidate(promotion=tally(a)), limits=limits)
+    behind, _ = judge(candidate(promotion=tally(a.swapped())), limits=limits)
     mirrored = {
         Reason.STRONGER: Reason.NOT_STRONGER,
         Reason.NOT_STRONGER: Reason.STRONGER,

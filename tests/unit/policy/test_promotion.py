@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loop_world import a_line
 
 from gamekeeper.core.actions import MoveChampion, RejectCandidate
 from gamekeeper.core.decisions import Decision, Verdict
@@ -17,6 +16,7 @@ from gamekeeper.core.matches import PairTally
 from gamekeeper.policy import promotion
 from gamekeeper.policy.promotion import CandidateView, ChampionView, Limits, LineView, Reason, View, decide
 from gamekeeper.stats.sprt import Outcome, PairCounts, Sprt
+from tests.unit.policy.loop_world import a_line
 
 LINE = a_line()
 LIMITS = Limits({"c4": LINE})

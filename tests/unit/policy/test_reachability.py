@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loop_world import a_line, a_world
 
 from gamekeeper.core.lines import Stage
 from gamekeeper.policy.continuous_loop import Limits, reachability
 from gamekeeper.policy.continuous_loop.reachability import PASSES
+from tests.unit.policy.loop_world import a_line, a_world
 
 
 def test_sound_settings_are_reachable() -> None:

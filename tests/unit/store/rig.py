@@ -62,6 +62,14 @@ def spec(kind: str = "selfplay", line: str = "c4", **more: Any) -> JobSpec:
     return JobSpec(kind=kind, line=line, command=("{python}", "play.py"), **more)
 
 
+def say_decision(
+    subject: str, at: float, *actions: Action, reason: str = "stronger", policy: str = "promotion"
+) -> Decision:
+    """A decision that acts on `subject`, with a number for evidence."""
+    verdict = Verdict(subject, reason, "in words", True, (Evidence("llr", 3.0, 2.9, "settings"),))
+    return Decision(policy, at, (verdict,), actions)
+
+
 @dataclass
 class Rig:
     """One store under test. `w` and `r` run a function of the store; the rest are steps made of them."""
@@ -147,8 +155,7 @@ class Rig:
         self, subject: str, *actions: Action, reason: str = "stronger", policy: str = "promotion"
     ) -> int:
         """A recorded decision that acts on `subject`."""
-        verdict = Verdict(subject, reason, "in words", True, (Evidence("llr", 3.0, 2.9, "settings"),))
-        decision = Decision(policy, self.clock.now(), (verdict,), actions)
+        decision = say_decision(subject, self.clock.now(), *actions, reason=reason, policy=policy)
         decision_id = self.w(decisions.record, decision, 1)
         assert decision_id is not None
         return decision_id

@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError
 
 from gamekeeper.core.clock import Clock
 from gamekeeper.core.errors import Refused
-from gamekeeper.store.migration import load_fresh, migrate
+from gamekeeper.store.migration import check_ours, load_fresh, migrate
 from gamekeeper.store.session import Reading, Writing
 from gamekeeper.store.sqlite import SqliteLink, check_folder
 from gamekeeper.store.writer import Committer, Request, Writer, closed, in_words
@@ -96,7 +96,7 @@ class FileStore(Store):
         self._closed = False
         with _words(self._path):
             self._link = _open_writer(self._path)
-        self._committer = Committer(self._link, clock, rng or random.Random())
+        self._committer = Committer(self._link, clock, rng or random.Random(clock.now()))
         self._writer = Writer(self._committer)
         self._pool = ThreadPoolExecutor(READERS_KEPT, thread_name_prefix="store-reader")
 
@@ -173,7 +173,7 @@ class InlineStore(Store):
         self._link = SqliteLink(":memory:")
         load_fresh(self._link)
         self._link.prepare()
-        self._committer = Committer(self._link, clock, rng or random.Random())
+        self._committer = Committer(self._link, clock, rng or random.Random(clock.now()))
 
     def read(self, function: Callable[[Reading], T]) -> T:
         with self._turn(), _words(":memory:"):
@@ -234,7 +234,7 @@ def _open_writer(path: str) -> SqliteLink:
     link = SqliteLink(path)
     ready = False
     try:
-        link.raw.execute("PRAGMA application_id").fetchone()
+        check_ours(link)
         mode = link.raw.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         if mode != "wal":
             raise Refused(

@@ -42,7 +42,7 @@ if ! has_venv "$python"; then
     package="python$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv"
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         echo "setup: installing $package, which this machine's Python lacks"
-        { apt-get update -qq && apt-get install -y -qq --no-install-recommends "$package"; } >&2
+        { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package"; } >&2
     fi
     if ! has_venv "$python"; then
         echo "setup: $python cannot make virtual environments (its venv or ensurepip part is missing)." >&2

@@ -2,8 +2,8 @@
 
     PYTHONPATH=src OMP_NUM_THREADS=1 python bench/selfplay/cycle.py --promotions 3 --seed 1
 
-One core; a real run with two slots plays and evaluates on both. Promotion here: a sequential test on pair scores
-with a normal approximation of the log-likelihood ratio, elo0 = 0.
+Times are CPU seconds of one core; a real run with two slots plays and evaluates on both. Promotion here is a
+sequential test on pair scores with a normal approximation of the log-likelihood ratio, elo0 = 0.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def play_pairs(candidate: Player, opponent: Player, first_pair: int, count: int)
 
 
 def chances(elo: float) -> float:
-    return 1.0 / (1.0 + 10.0 ** (-elo / 400.0))
+    return 1.0 / (1.0 + math.pow(10.0, -elo / 400.0))
 
 
 def likelihood_ratio(scores: list[float], elo1: float) -> float:
@@ -75,7 +75,7 @@ def main() -> None:
 
 def cycle(a: argparse.Namespace) -> None:
     rng = np.random.default_rng(a.seed)
-    start = time.perf_counter()
+    start = time.process_time()
     founder = net.new_weights(rng, a.found_width, a.found_layers)
     champion: Weights = founder
     shards: list[Samples] = []
@@ -88,7 +88,7 @@ def cycle(a: argparse.Namespace) -> None:
     schedule = Schedule(a.train_steps, a.train_batch, a.train_rate, a.train_decay, a.train_value_weight)
     while promotions < a.promotions and generation < a.cycles:
         generation += 1
-        fresh, t0, evaluations, jobs = 0, time.perf_counter(), 0, 0
+        fresh, t0, evaluations, jobs = 0, time.process_time(), 0, 0
         network = Net(champion)
         while fresh < a.new_samples:
             table = Table(network, style, a.games, rng)
@@ -99,27 +99,28 @@ def cycle(a: argparse.Namespace) -> None:
             fresh += len(samples)
             evaluations += table.evaluations
             jobs += 1
-        t1 = time.perf_counter()
+        t1 = time.process_time()
         trainer = Trainer(champion, join(shards, a.window), schedule, rng)
         losses = [trainer.step() for _ in range(schedule.steps)][-50:]
-        t2 = time.perf_counter()
+        t2 = time.process_time()
         candidate = NetPlayer(Net(trainer.weights), judge_search)
         results: list[PairResult] = []
         ratio = 0.0
         while len(results) < a.max_pairs and abs(ratio) < math.log(19):
             results += play_pairs(candidate, NetPlayer(network, judge_search), len(results), a.pairs)
             ratio = likelihood_ratio([(r.first + r.second) / 2 for r in results], a.elo1)
-        t3 = time.perf_counter()
+        t3 = time.process_time()
         promoted = ratio >= math.log(19)
         if promoted:
             champion, promotions = trainer.weights, promotions + 1
-        print(
-            f"{generation}: {jobs} jobs, {fresh} samples, {fresh / (t1 - t0):.0f} positions/s, {evaluations / (t1 - t0):.0f} "
-            f"evaluations/s, {t1 - t0:.1f} s | train {t2 - t1:.1f} s, policy {np.mean([x.policy for x in losses]):.3f} "
-            f"value {np.mean([x.value for x in losses]):.3f} | {len(results)} pairs {t3 - t2:.1f} s {elo_interval(results)} "
+        policy, value = np.mean([x.policy for x in losses]), np.mean([x.value for x in losses])
+        report = [
+            f"{generation}: {jobs} jobs, {fresh} samples, {fresh / (t1 - t0):.0f} positions/s",
+            f"{evaluations / (t1 - t0):.0f} evaluations/s, {t1 - t0:.1f} s | train {t2 - t1:.1f} s",
+            f"policy {policy:.3f} value {value:.3f} | {len(results)} pairs {t3 - t2:.1f} s {elo_interval(results)}",
             f"{'PROMOTED' if promoted else 'rejected'} | {t3 - start:.0f} s",
-            flush=True,
-        )
+        ]
+        print(", ".join(report), flush=True)
     player = NetPlayer(Net(champion), judge_search)
     for name, opponent in (
         ("founder", NetPlayer(Net(founder), judge_search)),

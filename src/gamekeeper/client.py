@@ -281,12 +281,12 @@ def run(stage: Callable[[Job], object]) -> int:
 
 def _check_receipt(kind: str, evidence: Mapping[str, Json]) -> None:
     """Kinds that are not built in are a user's own; their schema is checked by the coordinator."""
-    if not evidence:
-        raise _hollow(f"the {kind} receipt is empty")
     if kind in BUILT_IN_KINDS:
         finding = examine(BUILT_IN_KINDS[kind], evidence)
         if finding.proof is not Proof.GOOD:
             raise _hollow("; ".join(finding.problems))
+    elif not evidence:
+        raise _hollow(f"the {kind} receipt is empty")
 
 
 def _check_counts(**counts: int) -> None:
@@ -297,8 +297,14 @@ def _check_counts(**counts: int) -> None:
 
 def _hollow(reason: object) -> ClientError:
     return ClientError(
-        f"Hollow evidence: {reason}.", "hand in what the job really made; if it made nothing, fail."
+        f"The evidence does not hold: {reason}.",
+        "hand in what the job really made; if it made nothing, fail.",
     )
+
+
+def content_hash(data: bytes) -> str:
+    """The BLAKE3 hash of the data in hexadecimal digits, as receipts and seals name content."""
+    return blake3(data).hexdigest()
 
 
 # --- reading ----------------------------------------------------------------------------------------------

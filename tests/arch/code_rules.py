@@ -86,7 +86,9 @@ def clock(file: File) -> Iterator[Violation]:
         if not isinstance(node, ast.Call) or node.args or node.keywords:
             continue
         if file.meaning(node.func) in {"numpy.random.default_rng", "random.Random"}:
-            yield file.broken(node, "an unseeded generator is not repeatable; pass a seed")
+            yield file.broken(
+                node, "an unseeded generator is not repeatable; pass a seed, or take core.clock.unseeded"
+            )
 
 
 def unsafe(file: File) -> Iterator[Violation]:

@@ -16,7 +16,8 @@ def faults(command: Command) -> list[str]:
     """What a command lacks: `--json`, an example of itself, its exit codes."""
     name = " ".join(("gamekeeper", *command.words))
     found = []
-    if "--json" not in command.options:
+    # A command that answers lines of its standard input answers in JSON anyway.
+    if not {"--json", "--stdin"} & command.options:
         found.append(f"{name}: has no --json")
     before, _, codes = command.help.partition("Exit codes:")
     _, _, examples = before.partition("Examples:")

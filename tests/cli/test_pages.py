@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.cli import samples
 
 from gamekeeper.cli import explanation, progress, report, tables
 from gamekeeper.cli.render import Page
+from tests.cli import samples
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 NOW = samples.NOW

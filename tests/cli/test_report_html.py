@@ -9,11 +9,11 @@ from xml.etree import ElementTree
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.cli import samples
 
 from gamekeeper.cli import svg
 from gamekeeper.cli.report_html import report_html
 from gamekeeper.inspection import Report
+from tests.cli import samples
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 

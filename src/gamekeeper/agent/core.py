@@ -49,6 +49,7 @@ from gamekeeper.core.jobs import EndReason
 from gamekeeper.protocol import PROTOCOL_VERSION, Beat, Claim, Connect, Observed
 
 UNKILLABLE_S = 30.0
+MOST_BETWEEN_RENEWALS_S = 2.0
 _OVERGRANTED = Ending(EndReason.CANNOT_START, "more jobs were granted than were asked for")
 
 
@@ -67,6 +68,7 @@ class AgentCore:
         self.incarnation = self._fresh_incarnation()
         self.lease: Lease | None = None
         self.connected = False
+        self._renewed = False
         self._restored = False
         self._observed = Observed()
         self._room = False
@@ -76,7 +78,7 @@ class AgentCore:
         self._connect_delays = Delays(rng, 0.2, 10.0)
         self._beating: int | None = None
         self._beat_at = 0.0
-        self._beat_delays = Delays(rng, 0.2, 2.0)
+        self._beat_delays = Delays(rng, 0.2, MOST_BETWEEN_RENEWALS_S)
         self._claims: dict[int, tuple[int, float]] = {}
         self._claim_at = 0.0
         self._claim_delays = Delays(rng, 0.25, 30.0)
@@ -177,7 +179,7 @@ class AgentCore:
         for held in self.desk:
             if not held.dropped and held.id not in keep:
                 self.desk.drop(held, EndReason.LEASE_EXPIRED)
-        self.desk.extend(self.lease)
+        self._renewed = True
 
     def _beat(self) -> None:
         if self.lease is None or not self.connected or self._beating is not None:
@@ -201,11 +203,15 @@ class AgentCore:
         self._draining = event.reply.draining
         for attempt in event.reply.stop:
             self.desk.order(attempt, EndReason.STOP_REQUESTED)
-        self.desk.extend(self.lease)
+        self._renewed = True
 
     def _check_lease(self) -> None:
+        """An answer may have been so late that the lease it brought is over."""
         if self.lease is not None and self._out.due(self.lease.lost_at):
             self._lose_lease("the lease was not renewed in time")
+        if self.lease is not None and self._renewed:
+            self.desk.extend(self.lease)
+        self._renewed = False
 
     def _lose_lease(self, why: str) -> None:
         self._out.put(Note(None, f"{why}: all jobs are stopped"))
@@ -220,7 +226,12 @@ class AgentCore:
         self.incarnation = self._fresh_incarnation()
         self._connecting = self._beating = None
         self._claims.clear()
-        self._connect_at = self._out.now + self._connect_delays.failed()
+        self._connect_at = self._out.now + self._connect_delay()
+
+    def _connect_delay(self) -> float:
+        """As long as jobs run under a lease, it is worth asking often: they end with it."""
+        delay = self._connect_delays.failed()
+        return delay if self.lease is None else min(delay, MOST_BETWEEN_RENEWALS_S)
 
     # --- claims
 
@@ -259,7 +270,7 @@ class AgentCore:
         if event.serial == self._connecting:
             self._connecting = None
             self._refused(event)
-            self._connect_at = self._out.now + max(event.retry_after_s, self._connect_delays.failed())
+            self._connect_at = self._out.now + max(event.retry_after_s, self._connect_delay())
             if event.failure is Failure.STALE:
                 self.incarnation = self._fresh_incarnation()
         elif event.serial == self._beating:

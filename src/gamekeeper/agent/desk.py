@@ -188,19 +188,19 @@ class Desk:
     def file_sealed(self, event: FileSealed) -> None:
         """A file waits to be shipped."""
         held = self._held.get(event.attempt)
-        if held is not None:
+        if held is not None and held.may_have_process:
             held.files.setdefault(event.file.name, HeldFile(event.file))
 
     def file_unusable(self, event: FileUnusable) -> None:
         """A seal names no usable file: told with the attempt's end."""
         held = self._held.get(event.attempt)
-        if held is not None:
+        if held is not None and held.may_have_process:
             self._tell_problem(held, f"{event.name}: {event.detail}")
 
     def progressed(self, event: Progressed) -> None:
         """Progress is cumulative: it never goes back."""
         held = self._held.get(event.attempt)
-        if held is not None and event.units >= held.units:
+        if held is not None and held.may_have_process and event.units >= held.units:
             held.units, held.note, held.figures = event.units, event.note, dict(event.figures)
 
     def answered(self, event: Answer) -> bool:
@@ -235,7 +235,8 @@ class Desk:
         file = held.files.get(awaited.file)
         if file is not None:
             file.state = FileState.WAITING
-        if event.failure in (Failure.UNREACHABLE, Failure.BUSY):
+        passing = event.failure in (Failure.UNREACHABLE, Failure.BUSY)
+        if passing or (file is None and event.failure is Failure.FULL):
             self._back_off(event)
         elif event.failure in (Failure.STALE, Failure.NOT_ALLOWED):
             self._out.put(Note(held.id, f"no longer this agent's: {event.detail}"))

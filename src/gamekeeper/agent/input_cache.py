@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import threading
 from collections import OrderedDict
 from pathlib import Path
 
@@ -43,6 +44,7 @@ class InputCache:
         self._free_least = free_least
         self._entries: OrderedDict[str, int] = OrderedDict()
         self._locks: dict[str, anyio.Lock] = {}
+        self._guard = threading.Lock()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = []
         for path in folder.iterdir():
@@ -70,7 +72,7 @@ class InputCache:
                 if not await anyio.to_thread.run_sync(self._take, file.hash, target):
                     await self._fetch(coordinator, file)
                     await anyio.to_thread.run_sync(_link, self._folder / file.hash, target)
-                    self._shrink(0)
+                    await anyio.to_thread.run_sync(self._shrink, 0)
             except OSError as error:
                 if error.errno in _NO_ROOM:
                     raise StorageFull(f"no room for input {file.name}: {error}") from None
@@ -80,13 +82,16 @@ class InputCache:
 
     def keep(self, path: Path, digest: str, size: int) -> None:
         """Remember a file that was shipped from here. It is verified when it is used; losing it costs a download."""
-        if digest in self._entries or size > self._bytes_most // 4:
+        if size > self._bytes_most // 4:
             return
-        try:
-            os.link(path, self._folder / digest, follow_symlinks=False)
-        except OSError:
-            return
-        self._entries[digest] = size
+        with self._guard:
+            if digest in self._entries:
+                return
+            try:
+                os.link(path, self._folder / digest, follow_symlinks=False)
+            except OSError:
+                return
+            self._entries[digest] = size
         self._shrink(0)
 
     def _take(self, digest: str, target: Path) -> bool:
@@ -96,16 +101,20 @@ class InputCache:
         try:
             check(path, digest)
         except (OSError, Corrupt):
-            self._evict(digest)
+            with self._guard:
+                self._evict(digest)
             return False
-        _link(path, target)
-        self._entries.move_to_end(digest)
-        os.utime(path)
+        with self._guard:
+            if digest not in self._entries:  # evicted meanwhile
+                return False
+            _link(path, target)
+            self._entries.move_to_end(digest)
+            os.utime(path)
         return True
 
     async def _fetch(self, coordinator: Coordinator, file: InputFile) -> None:
         """Download to a part file, going on where an earlier try broke off; verify; rename."""
-        self._shrink(file.bytes)
+        await anyio.to_thread.run_sync(self._shrink, file.bytes)
         if free_bytes(self._folder) - file.bytes < self._free_least:
             raise StorageFull(
                 f"input {file.name} of {file.bytes} bytes would leave less than {self._free_least} bytes free",
@@ -136,16 +145,18 @@ class InputCache:
             part.unlink(missing_ok=True)
             raise
         part.chmod(0o400)
-        os.replace(part, self._folder / file.hash)
-        self._entries[file.hash] = file.bytes
+        with self._guard:
+            os.replace(part, self._folder / file.hash)
+            self._entries[file.hash] = file.bytes
 
     def _shrink(self, coming: int) -> None:
         """Evict until `coming` bytes fit the bound and the disk."""
-        while self._entries and (
-            self.bytes_held + coming > self._bytes_most
-            or free_bytes(self._folder) - coming < self._free_least
-        ):
-            self._evict(next(iter(self._entries)))
+        with self._guard:
+            while self._entries and (
+                self.bytes_held + coming > self._bytes_most
+                or free_bytes(self._folder) - coming < self._free_least
+            ):
+                self._evict(next(iter(self._entries)))
 
     def _evict(self, digest: str) -> None:
         self._entries.pop(digest, None)

@@ -83,6 +83,7 @@ class ProcessOwner:
         config = self._config
         if not grant.command or any("\0" in word for word in grant.command):
             raise Refused("the command is empty or holds a zero byte")
+        command = [word.replace("{python}", str(config.python)) for word in grant.command]
         limit = "-" if grant.time_limit_s is None else str(grant.time_limit_s)
         arguments = [
             str(config.python), "-I", "-S", "-c", _LAUNCH, str(Path(gamekeeper.__file__).parent.parent),
@@ -94,7 +95,7 @@ class ProcessOwner:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             arguments += [str(lock), str(tell), str(grant.grace_s), limit]
-            arguments += [str(config.output_head_bytes), str(config.output_tail_bytes), *grant.command]
+            arguments += [str(config.output_head_bytes), str(config.output_tail_bytes), *command]
             child = self._children[place.root] = subprocess.Popen(
                 arguments,
                 stdin=subprocess.DEVNULL,

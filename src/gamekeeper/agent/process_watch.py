@@ -7,6 +7,7 @@ from dataclasses import replace
 import anyio
 import anyio.to_thread
 import structlog
+from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectSendStream
 
 from gamekeeper.agent.attempt_dir import AttemptDir, ProcessRecord
@@ -23,7 +24,7 @@ _log = structlog.get_logger("gamekeeper.agent")
 
 
 class ProcessWatch:
-    """One `keep` task for each running attempt; it tells the core what it sees."""
+    """One task for each running attempt; it tells the core what it sees."""
 
     def __init__(
         self, config: AgentConfig, owner: ProcessOwner, events: MemoryObjectSendStream[Event]
@@ -33,9 +34,12 @@ class ProcessWatch:
         self._events = events
         self._ended: dict[int, anyio.Event] = {}
 
-    async def keep(self, place: AttemptDir, record: ProcessRecord) -> None:
+    def begin(self, tasks: TaskGroup, place: AttemptDir, record: ProcessRecord) -> None:
         """Watch one attempt until nothing of it runs. All its files are announced before its end is."""
         self._ended[place.attempt] = anyio.Event()
+        tasks.start_soon(self._keep, place, record)
+
+    async def _keep(self, place: AttemptDir, record: ProcessRecord) -> None:
         seen: set[str] = set()
         last: Progressed | None = None
         while True:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import signal
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
@@ -92,12 +93,17 @@ class Runner:
         """Have the agent stop its jobs, report them and leave. Call it on the event loop."""
         self._tell(m.ShutdownOrdered())
 
-    async def run(self) -> None:
-        """Work until told to leave. Raises `NotAllowed` when the coordinator does not accept this node."""
+    async def run(self, heed: tuple[signal.Signals, ...] = ()) -> None:
+        """Work until told to leave, by one of the signals in `heed` or by `shut_down`.
+
+        Raises `NotAllowed` when the coordinator does not accept this node.
+        """
         self._attempts.mkdir(mode=0o700, parents=True, exist_ok=True)
         async with anyio.create_task_group() as tasks:
             await self._restore(tasks)
             tasks.start_soon(self._measure)
+            if heed:
+                tasks.start_soon(self._heed, heed)
             refusal = await self._drive(tasks)
             tasks.cancel_scope.cancel()
         if refusal:
@@ -105,6 +111,12 @@ class Runner:
                 f"the coordinator does not accept this node: {refusal}",
                 remedy=f"remove {self._config.folder / 'identity.json'} to enrol it again",
             )
+
+    async def _heed(self, signals: tuple[signal.Signals, ...]) -> None:
+        with anyio.open_signal_receiver(*signals) as received:
+            async for number in received:
+                _log.info("shutting down", signal=number.name)
+                self.shut_down()
 
     async def _drive(self, tasks: TaskGroup) -> str:
         """Feed the core until it leaves; returns its refusal, or ""."""
@@ -129,7 +141,7 @@ class Runner:
         found = await anyio.to_thread.run_sync(self._find_attempts)
         self._tell(m.Restored(tuple(attempt for attempt, _ in found)))
         for attempt, record in found:
-            tasks.start_soon(self._watch.keep, self._place(attempt.grant.attempt), record)
+            self._watch.begin(tasks, self._place(attempt.grant.attempt), record)
 
     def _find_attempts(self) -> list[tuple[m.RestoredAttempt, ProcessRecord]]:
         found = []
@@ -269,7 +281,7 @@ class Runner:
         else:
             _log.info("started", attempt=grant.attempt, job=grant.job, kind=grant.kind, pid=record.job.pid)
             self._tell(m.ProcessStarted(grant.attempt, record.job, record.started_at))
-            tasks.start_soon(self._watch.keep, place, record)
+            self._watch.begin(tasks, place, record)
 
     def _set_deadline(self, command: m.SetDeadline) -> None:
         """A few bytes into a file that is there: not worth a thread."""

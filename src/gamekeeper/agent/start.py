@@ -6,10 +6,8 @@ import random
 import secrets
 import signal
 import threading
-from contextlib import AsyncExitStack
 from pathlib import Path
 
-import anyio
 import structlog
 
 from gamekeeper.agent.config import AgentConfig
@@ -36,26 +34,17 @@ async def run_agent(config: AgentConfig, clock: Clock, dial: Dial = CoordinatorH
     Enrols the node first when it has no identity. Raises `RoleHeld` when another agent uses the folder, `NotAllowed`
     when the coordinator does not accept the join token or the node, `Corrupt` when the identity cannot be read.
     """
-    rng = random.Random(secrets.randbits(128))  # noqa: S311 - delays and names, no secrets
+    rng = random.Random(secrets.randbits(128))
     with agent_lock(config.folder):
         identity = load_identity(config.folder) or await _enrol(config, clock, dial, rng)
         structlog.contextvars.bind_contextvars(node=identity.node_id)
-        async with AsyncExitStack() as stack:
-            coordinator = dial(config.url, identity.credential)
-            stack.push_async_callback(coordinator.aclose)
+        coordinator = dial(config.url, identity.credential)
+        try:
             runner = Runner(config, clock, coordinator, rng=rng, boot=boot_seconds)
-            tasks = await stack.enter_async_context(anyio.create_task_group())
-            if threading.current_thread() is threading.main_thread():
-                tasks.start_soon(_heed_signals, runner)
-            await runner.run()
-            tasks.cancel_scope.cancel()
-
-
-async def _heed_signals(runner: Runner) -> None:
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
-        async for number in received:
-            _log.info("shutting down", signal=number.name)
-            runner.shut_down()
+            main = threading.current_thread() is threading.main_thread()
+            await runner.run((signal.SIGTERM, signal.SIGINT) if main else ())
+        finally:
+            await coordinator.aclose()
 
 
 async def _enrol(config: AgentConfig, clock: Clock, dial: Dial, rng: random.Random) -> NodeIdentity:

@@ -56,12 +56,18 @@ def init(
         output.hint(f"adapt it, then start everything with: gamekeeper up --config {path}")
 
 
-def up(config: ConfigOption = None, data_dir: DataDirFlag = None) -> None:
+def up(
+    config: ConfigOption = None,
+    data_dir: DataDirFlag = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Log as JSON, one object a line on stderr; errors as JSON.")
+    ] = False,
+) -> None:
     """Run the coordinator and this machine's agent in the foreground, and keep them running."""
     from gamekeeper.cli import launch
 
     settings, file = launch.settings_of(config, data_dir)
-    raise typer.Exit(launch.run_up(settings, file, Output(json=False)))
+    raise typer.Exit(launch.run_up(settings, file, Output(json=as_json)))
 
 
 def coordinator(

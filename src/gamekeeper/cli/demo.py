@@ -54,7 +54,7 @@ def demo(  # noqa: PLR0917 - typer reads options from the parameters
     raise typer.Exit(demo_run.run(data_dir, goal, seed=seed, output=Output(json=as_json)))
 
 
-def play(
+def play(  # noqa: PLR0917 - typer reads options from the parameters
     context: typer.Context,
     model: Annotated[
         str | None,
@@ -66,6 +66,7 @@ def play(
         int,
         typer.Option("--simulations", metavar="N", min=1, max=MAX_SIMULATIONS, help="Search steps a move."),
     ] = 200,
+    second: Annotated[bool, typer.Option("--second", help="Let the model move first.")] = False,
     stdin: Annotated[
         bool,
         typer.Option(
@@ -76,6 +77,9 @@ def play(
         Path | None,
         typer.Option("--data-dir", metavar="DIR", help="Of a running or finished demo.", show_default=False),
     ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Errors become JSON; --stdin answers in JSON anyway.")
+    ] = False,
 ) -> None:
     """Play Connect Four against the champion; no coordinator needs to run."""
     from gamekeeper.cli import demo_play
@@ -84,7 +88,7 @@ def play(
     if given is None and isinstance(context.obj, Path) and context.obj != DEMO_DATA_DIR:
         given = context.obj
     folder = given if given is not None else _played_data_dir()
-    demo_play.run(folder, model=model, simulations=simulations, stdin=stdin)
+    demo_play.run(folder, model=model, simulations=simulations, stdin=stdin, second=second)
 
 
 def _played_data_dir() -> Path:

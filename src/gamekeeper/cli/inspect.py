@@ -124,7 +124,7 @@ def models(line: LineOption = None, data_dir: DataDirOption = None, as_json: Jso
             output.hint(f"`gamekeeper why model {rows[0].id}` explains one of them")
 
 
-def events(
+def events(  # noqa: PLR0917 - typer reads options from the parameters
     of: Annotated[
         str | None,
         typer.Option(
@@ -134,6 +134,9 @@ def events(
     since: Annotated[
         str | None, typer.Option("--since", metavar="DURATION", help="Only of the last 90s, 15m, 2h, 7d.")
     ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, max=1000, help="Without --since: at most this many, the newest.")
+    ] = 200,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Keep waiting for more, until Ctrl-C.")
     ] = False,
@@ -145,33 +148,57 @@ def events(
     from gamekeeper.cli.subjects import parse_subject
     from gamekeeper.core.clock import SystemClock
 
-    clock = SystemClock()
     subject = None if of is None else str(parse_subject(of, None))
-    earliest = 0.0 if since is None else clock.now() - units.parse_duration(since)
+    clock = SystemClock()
+    earliest = None if since is None else clock.now() - units.parse_duration(since)
     output = Output(json=as_json)
     with connect(data_dir) as coordinator:
-        for batch in _batches(coordinator, clock, of=subject, follow=follow):
-            shown = [row for row in batch if row.at >= earliest]
+        for batch in _batches(coordinator, clock, of=subject, earliest=earliest, limit=limit, follow=follow):
             if as_json:
-                output.stream(shown)
+                output.stream(batch)
                 continue
             page = output.page()
-            for row in shown:
+            for row in batch:
                 tables.event_line(page, row)
             output.show(page)
 
 
 def _batches(
-    coordinator: CoordinatorApi, clock: Clock, *, of: str | None, follow: bool
+    coordinator: CoordinatorApi,
+    clock: Clock,
+    *,
+    of: str | None,
+    earliest: float | None,
+    limit: int,
+    follow: bool,
 ) -> Iterator[list[EventRow]]:
-    """Events in order, some at a time; with `follow`, without end."""
-    after: int | None = None
-    while True:
+    """Events in order, some at a time: the newest `limit`, or all from `earliest` on; with `follow`, without end."""
+    newest = coordinator.events(limit=1)
+    after = newest[-1].position if newest else 0
+    if earliest is None:
+        batch = coordinator.events(of=of, limit=limit)
+    else:
+        after = _position_before(coordinator, earliest, after)
         batch = coordinator.events(of=of, after=after, limit=EVENTS_AT_ONCE)
+    while batch or follow:
         if batch:
-            after = batch[-1].position
             yield batch
-        elif follow:
-            clock.block(FOLLOW_EVERY_S)
+            after = max(after, batch[-1].position)
+            if earliest is None and not follow:
+                return
         else:
-            return
+            clock.block(FOLLOW_EVERY_S)
+        batch = coordinator.events(of=of, after=after, limit=EVENTS_AT_ONCE)
+
+
+def _position_before(coordinator: CoordinatorApi, earliest: float, last: int) -> int:
+    """The position after which all events are of `earliest` or later: positions and times rise together."""
+    low, high = 0, last
+    while low < high:
+        middle = (low + high) // 2
+        following = coordinator.events(after=middle, limit=1)
+        if following and following[0].at < earliest:
+            low = following[0].position
+        else:
+            high = middle
+    return low

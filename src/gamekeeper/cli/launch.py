@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gamekeeper.cli import exit_codes
+from gamekeeper.cli.options import CONFIG_NAME, CONFIG_VARIABLE
 from gamekeeper.core.errors import GamekeeperError
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from gamekeeper.runtime.supervisor import Child
     from gamekeeper.settings import Settings
 
-CONFIG_VARIABLE = "GAMEKEEPER_CONFIG"
 LOG_TAIL = 64 * 1024
 
 
@@ -31,7 +31,7 @@ def config_path(given: Path | None) -> Path:
     variable = os.environ.get(CONFIG_VARIABLE)
     if given is not None:
         return given
-    return Path(variable) if variable else Path("gamekeeper.toml")
+    return Path(variable) if variable else Path(CONFIG_NAME)
 
 
 def settings_of(config: Path | None, data_dir: Path | None) -> tuple[Settings, Path]:
@@ -81,6 +81,8 @@ def run_up(settings: Settings, config: Path, output: Output) -> int:
     from gamekeeper.runtime import telemetry
     from gamekeeper.runtime.supervisor import ChildSupervisor
 
+    if output.json:
+        os.environ["GAMEKEEPER_LOG_JSON"] = "1"  # for the child processes as well
     telemetry.configure(as_json=bool(os.environ.get("GAMEKEEPER_LOG_JSON")))
     files.make_folder(settings.data_dir)
     output.talk(f"data directory {settings.data_dir}; stop with Ctrl-C, or wind down with: gamekeeper stop")

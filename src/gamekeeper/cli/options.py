@@ -13,6 +13,8 @@ from gamekeeper.core.errors import UsageError
 if TYPE_CHECKING:
     from gamekeeper.cli.coordinator_api import CoordinatorApi
 
+CONFIG_NAME = "gamekeeper.toml"
+CONFIG_VARIABLE = "GAMEKEEPER_CONFIG"
 DATA_DIR_VARIABLE = "GAMEKEEPER_DATA_DIR"
 URL_VARIABLE = "GAMEKEEPER_URL"
 TOKEN_VARIABLE = "GAMEKEEPER_TOKEN"  # noqa: S105 - the name of a variable, not a secret
@@ -27,8 +29,8 @@ DataDirOption = Annotated[
     typer.Option(
         "--data-dir",
         metavar="DIR",
-        help="Data directory of the coordinator. Default: $GAMEKEEPER_DATA_DIR, else ./gamekeeper-data,"
-        " else ./demo-data.",
+        help="Data directory of the coordinator. Default: $GAMEKEEPER_DATA_DIR, else that of ./gamekeeper.toml,"
+        " else ./gamekeeper-data, else ./demo-data.",
         show_default=False,
     ),
 ]
@@ -41,6 +43,12 @@ def chosen_data_dir(given: Path | None) -> Path:
     variable = os.environ.get(DATA_DIR_VARIABLE)
     if variable:
         return Path(variable)
+    config = Path(os.environ.get(CONFIG_VARIABLE) or CONFIG_NAME)
+    if config.exists():
+        from gamekeeper.settings import read_document
+
+        named = read_document(config).get("data_dir", str(DEFAULT_DATA_DIR))
+        return config.parent / str(named)
     if not DEFAULT_DATA_DIR.exists() and DEMO_DATA_DIR.exists():
         return DEMO_DATA_DIR
     return DEFAULT_DATA_DIR

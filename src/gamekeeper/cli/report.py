@@ -22,7 +22,8 @@ def report_page(page: Page, report: Report) -> Page:
     page.line()
     page.line(f"jobs              {job_outcomes(report.jobs)}")
     page.line(
-        f"slot utilisation  {units.percent(report.slot_utilisation)} of leased slot time had a running process"
+        f"slot utilisation  {units.percent(report.slot_utilisation)} of the slot time since the first claim"
+        " had a running process"
     )
     page.line(f"wall time         {units.duration(report.seconds)}")
     page.line(f"bytes verified    {units.size(report.bytes_verified)}")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import random
 
 
 class Clock(Protocol):
@@ -60,3 +63,13 @@ def boot_seconds() -> float:
     process can be kept by another.
     """
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def unseeded() -> random.Random:
+    """A generator that the machine seeds, for jitter and names; never for secrets.
+
+    The only source of randomness that no seed repeats: whoever must repeat a run passes a seeded generator instead.
+    """
+    import random  # as above: job programs have no use for it
+
+    return random.Random()

@@ -168,7 +168,7 @@ def _largest_in_bits(rule: ArrayRule, descr: str) -> int:
     if rule.maximum is not None and rule.maximum < float(largest):
         if rule.maximum < 0:
             return -1
-        largest = np.array(rule.maximum, dtype=descr)
+        largest = np.array(rule.maximum + 0.0, dtype=descr)  # makes minus zero, the largest of all bits, zero
         if float(largest) > rule.maximum:
             largest = np.nextafter(largest, np.zeros_like(largest))
     return int(np.asarray(largest).view(_BITS[descr]))

@@ -11,8 +11,8 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from blake3 import blake3
 
+from gamekeeper.client import content_hash
 from gamekeeper.demo import board
 from gamekeeper.demo.board import COLUMNS, Boards, Columns, Prospects
 from gamekeeper.demo.net import Net
@@ -157,7 +157,7 @@ class PairResult:
     @property
     def replay(self) -> str:
         """BLAKE3 of both games' moves."""
-        return blake3("|".join(self.games).encode()).hexdigest()
+        return content_hash("|".join(self.games).encode())
 
 
 class Pairs:

@@ -10,9 +10,10 @@ The value is the expected result for the side to move, from -1 (lost) to 1 (won)
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -78,22 +79,30 @@ def save(weights: Mapping[str, Floats], file: BinaryIO) -> None:
     np.savez(file, **{name: weights[name] for name in sorted(weights)})  # type: ignore[arg-type]
 
 
-def load(path: Path) -> Weights:
-    """Read and check weights: names, types, shapes and finite values. Raises ModelError on any doubt."""
+def read_arrays(path: Path, bytes_max: int) -> dict[str, npt.NDArray[Any]]:
+    """All arrays of an NPZ archive that unpacks to at most `bytes_max`. Raises ValueError on anything else."""
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(item.file_size for item in archive.infolist())
-        if size > MODEL_BYTES_MAX:
-            raise ModelError(path, f"it unpacks to {size} bytes, more than {MODEL_BYTES_MAX}")
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError) as error:
-        raise ModelError(path, f"it is not an archive of arrays ({error})") from error
+        if size > bytes_max:
+            raise ValueError(f"it unpacks to {size} bytes, more than {bytes_max}")
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, KeyError) as error:
+        raise ValueError(f"it is not a whole archive of arrays ({error})") from error
+
+
+def load(path: Path) -> Weights:
+    """Read and check weights: names, types, shapes and finite values. Raises ModelError on any doubt."""
+    try:
+        arrays = read_arrays(path, MODEL_BYTES_MAX)
+    except ValueError as error:
+        raise ModelError(path, str(error)) from error
     _check(path, arrays)
     return arrays
 
 
-def _check(path: Path, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:
+def _check(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     layers = len(arrays) // 2 - 1
     if not 1 <= layers <= LAYERS_MAX or "bh" not in arrays or arrays["bh"].shape != (OUTPUTS,):
         raise ModelError(path, f"it holds the arrays {sorted(arrays)[:8]}, which is no network of this game")

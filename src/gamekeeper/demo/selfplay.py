@@ -45,6 +45,11 @@ class Table:
         self.evaluations = 0
 
     @property
+    def position(self) -> tuple[board.Boards, board.Boards]:
+        """Where every game stands: (own, mask)."""
+        return self._own.copy(), self._mask.copy()
+
+    @property
     def finished(self) -> int:
         """Number of games that are over or proven."""
         return int((~self._open).sum())

@@ -11,9 +11,12 @@ import numpy.typing as npt
 
 from gamekeeper.client import ClientError
 from gamekeeper.demo.board import COLUMNS, FEATURES, PLANES, ROWS, Bytes
-from gamekeeper.demo.net import Floats, Weights, layers_of
+from gamekeeper.demo.net import Floats, Weights, layers_of, read_arrays
 
 SHARD_BYTES_MAX = 1 << 30
+_SHARD_REMEDY = (
+    "the line's data contract should refuse such a shard: compare it with what this program reads."
+)
 _MASKED = np.float32(-1e9)
 
 
@@ -59,20 +62,20 @@ class Loss:
 def read_shard(path: Path) -> Samples:
     """The samples of one shard file. Raises ClientError when it holds anything else."""
     try:
-        if path.stat().st_size > SHARD_BYTES_MAX:
-            raise ValueError(f"it is larger than {SHARD_BYTES_MAX} bytes")
-        with np.load(path, allow_pickle=False) as archive:
-            samples = Samples(archive["features"], archive["policy"], archive["legal"], archive["values"])
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise ClientError(
-            f"Shard {path.name} does not load: {error}.", "the data contract should refuse it."
-        ) from error
-    count = len(samples.values)
-    shapes = (samples.features.shape, samples.policy.shape, samples.legal.shape)
-    if shapes != ((count, PLANES, ROWS, COLUMNS), (count, COLUMNS), (count, COLUMNS)):
-        raise ClientError(
-            f"Shard {path.name} has arrays of the shapes {shapes}.", "check the line's data contract."
-        )
+        arrays = read_arrays(path, SHARD_BYTES_MAX)
+        samples = Samples(arrays["features"], arrays["policy"], arrays["legal"], arrays["values"])
+    except (ValueError, KeyError) as error:
+        raise ClientError(f"Shard {path.name} does not load: {error}.", _SHARD_REMEDY) from error
+    count = samples.values.size
+    expected = [
+        ("|u1", (count, PLANES, ROWS, COLUMNS)),
+        ("<f4", (count, COLUMNS)),
+        ("|u1", (count, COLUMNS)),
+        ("<f4", (count,)),
+    ]
+    held = [(a.dtype.str, a.shape) for a in (samples.features, samples.policy, samples.legal, samples.values)]
+    if held != expected:
+        raise ClientError(f"Shard {path.name} holds {held}, expected {expected}.", _SHARD_REMEDY)
     return samples
 
 

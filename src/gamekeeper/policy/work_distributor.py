@@ -5,11 +5,11 @@ slots go, one after the other, to the lane with the least cost
 
     (running + 1) / weight / (1 + waited / ageing_s)
 
-where `running` counts the lane's live jobs, the ones granted in this pass included, and `waited` is how long its oldest
-due job has been ready. The first factor is weighted fair queueing: over time each busy lane holds slots in
-proportion to its weight. The second makes every lane's cost fall while it waits, so that nothing starves, whatever
-the weights. There are no priorities. Within a lane the oldest job goes first. Ties fall by line, lane and id, so
-the same view always gives the same answer.
+where `running` counts the lane's live jobs, the ones granted in this pass included, and `waited` is how long the lane
+has gone without a grant while a job of it was due. The first part is weighted fair sharing: where slots abound, each
+busy lane holds them in proportion to its weight. The second makes every lane's cost fall while it waits, so that
+nothing starves, whatever the weights and however few the slots. There are no priorities. Within a lane the oldest job
+goes first. Ties fall by line, lane and id, so the same view always gives the same answer.
 """
 
 from __future__ import annotations
@@ -54,12 +54,16 @@ class ReadyJob:
 
 @dataclass(frozen=True, slots=True)
 class LaneLoad:
-    """How many jobs of one line, kind and purpose run (hold a live attempt)."""
+    """How many jobs of one line, kind and purpose run (hold a live attempt).
+
+    `last_granted_at`: when the latest of them was granted, `None` where that is not known.
+    """
 
     line: str
     kind: str
     purpose: str
     running: int
+    last_granted_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,7 @@ class Limits:
     weights: by kind, or by "kind/purpose" where that is more exact; each > 0. Training and evaluation hand their
     result to all later games, so they get ahead of self-play; ratings are for people and wait like self-play.
     default_weight: for kinds not named. line_weights: by line, 1 where not named.
-    ageing_s: after how many seconds of waiting a lane counts as if its weight had doubled.
+    ageing_s: after how many seconds without a grant a lane counts as if its weight had doubled.
     grants_per_pass: bound of one pass; the next one follows at once.
     """
 
@@ -148,15 +152,16 @@ class _Lane:
     name: str
     running: int
     weight: float
+    last_granted_at: float
     jobs: list[ReadyJob]
     given: int = 0
 
+    def waited(self, now: float) -> float:
+        """Seconds without a grant; a lane's backlog of old jobs is one wait, not many."""
+        return 0.0 if self.given else max(0.0, now - max(self.last_granted_at, _due_at(self.jobs[0])))
+
     def cost(self, ageing_s: float, now: float) -> float:
-        return (
-            (self.running + self.given + 1)
-            / self.weight
-            / (1 + _waited(self.jobs[self.given], now) / ageing_s)
-        )
+        return (self.running + self.given + 1) / self.weight / (1 + self.waited(now) / ageing_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,20 +201,23 @@ def _takes(agent: WaitingAgent, now: float) -> bool:
     return agent.free_slots > 0 and agent.lease_expires_at > now
 
 
-def _waited(job: ReadyJob, now: float) -> float:
-    return max(0.0, now - max(job.created_at, job.not_before))
+def _due_at(job: ReadyJob) -> float:
+    return max(job.created_at, job.not_before)
 
 
 def _lanes(due: list[ReadyJob], running: tuple[LaneLoad, ...], limits: Limits) -> list[_Lane]:
-    loads: dict[tuple[str, str], int] = {}
+    loads: Counter[tuple[str, str]] = Counter()
+    granted: dict[tuple[str, str], float] = {}
     for load in running:
         key = load.line, limits.lane(load.kind, load.purpose)
-        loads[key] = loads.get(key, 0) + load.running
+        loads[key] += load.running
+        granted[key] = max(granted.get(key, float("-inf")), load.last_granted_at or float("-inf"))
     lanes: dict[tuple[str, str], _Lane] = {}
     for job in sorted(due, key=lambda job: (job.created_at, job.job_id)):
         key = job.line, limits.lane(job.kind, job.purpose)
         if key not in lanes:
-            lanes[key] = _Lane(*key, loads.get(key, 0), limits.weight(*key), [])
+            served = granted.get(key, float("-inf"))
+            lanes[key] = _Lane(*key, loads[key], limits.weight(*key), served, [])
         lanes[key].jobs.append(job)
     return [lanes[key] for key in sorted(lanes)]
 
@@ -243,7 +251,7 @@ def _job_verdict(job: ReadyJob, lane: _Lane | None, grant: GrantJob | None, done
         sentence = f"left alone: it may not start for another {job.not_before - done.now:.1f} s"
         return Verdict(subject, Reason.NOT_BEFORE, sentence, acted=False, evidence=(wait,))
     bound = done.limits.grants_per_pass
-    waited = round(_waited(job, done.now), 1)
+    waited = round(max(0.0, done.now - _due_at(job)), 1)
     evidence = (
         Evidence("slots of its lane", lane.running + lane.given),
         Evidence("weight of its lane", lane.weight, None, done.limits.origin(lane.name)),

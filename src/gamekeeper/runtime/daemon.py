@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import anyio
 
@@ -60,6 +60,19 @@ class Tally:
     last_cycle_at: float | None = None
 
 
+class Cyclic(Protocol):
+    """What supervision needs of a daemon."""
+
+    name: str
+    tally: Tally
+
+    async def cycle(self, now: float) -> Decision | None: ...
+
+    def note_failure(self, error: Exception) -> float: ...
+
+    async def sleep(self, clock: Clock) -> None: ...
+
+
 @dataclass(slots=True)
 class Daemon(Generic[View]):
     """One duty. `decide` must be pure; `apply` records the decision before its effects.
@@ -93,7 +106,7 @@ class Daemon(Generic[View]):
         self.tally.failures += 1
         self.tally.failures_in_row += 1
         self.tally.last_error = f"{type(error).__name__}: {error}"[:500]
-        return min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2 ** min(self.tally.failures_in_row - 1, 16))
+        return min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2.0 ** min(self.tally.failures_in_row - 1, 16))
 
     async def sleep(self, clock: Clock) -> None:
         """Wait for a hint or the timer."""

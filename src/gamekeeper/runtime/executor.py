@@ -1,14 +1,13 @@
 """The one place where decisions become effects: record first, then apply, in one write transaction.
 
-Every action is guarded by what the policy saw. A guard that no longer holds means that the world moved on since the view
-was taken: the action is noted as overtaken and changes nothing; the next cycle looks again.
+Every action is guarded by what the policy saw. A guard that no longer holds means that the world moved on since the
+view was taken: the action is noted as overtaken and changes nothing; the next cycle looks again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 
 from gamekeeper.core.actions import (
     Action,
@@ -21,19 +20,27 @@ from gamekeeper.core.actions import (
     SubmitJob,
 )
 from gamekeeper.core.decisions import Decision
-from gamekeeper.core.errors import NotFound, Refused, UsageError
+from gamekeeper.core.errors import Busy, NotFound, Refused, StaleToken, UsageError
 from gamekeeper.runtime.telemetry import logger
 from gamekeeper.store import decisions, inventory, job_queue, leases, registry
+from gamekeeper.store.decisions import Outcome as Applied
 from gamekeeper.store.engine import Store
 from gamekeeper.store.session import Writing
 
 
-class Result(StrEnum):
-    """What became of an action."""
+class RoleLost(Busy):
+    """This process no longer holds its role; whoever does will answer."""
 
-    APPLIED = "applied"
-    OVERTAKEN = "overtaken"
-    FAILED = "failed"
+
+def check_role(w: Writing, role: str, epoch: int) -> None:
+    """Raise `RoleLost` unless the role is held under `epoch`.
+
+    Not `StaleToken`: an agent must not take the coordinator's lost role for a lost attempt of its own.
+    """
+    try:
+        leases.assert_role(w, role, epoch)
+    except StaleToken as error:
+        raise RoleLost(error.message, remedy="call again in a moment") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +48,7 @@ class Outcome:
     """An action and what became of it."""
 
     action: Action
-    result: Result
+    result: Applied
     detail: str = ""
 
 
@@ -54,13 +61,15 @@ class Executor:
         self._log = logger("executor")
 
     async def run(self, decision: Decision, epoch: int) -> list[Outcome]:
-        """Record `decision` and apply its actions, all in one transaction.
+        """Record `decision` and apply its actions, all in one transaction. One that says nothing new costs no write.
 
-        Raises `StaleToken` when the role is no longer held under `epoch`; nothing was changed then.
+        Raises `RoleLost` when the role is no longer held under `epoch`; nothing was changed then.
         """
+        if not await self._store.aread(lambda r: decisions.is_news(r, decision)):
+            return []
         outcomes = await self._store.awrite(lambda w: self._apply_all(w, decision, epoch))
         for outcome in outcomes:
-            if outcome.result is not Result.APPLIED:
+            if outcome.result is not Applied.APPLIED:
                 self._log.info(
                     "action not applied",
                     policy=decision.policy, action=str(outcome.action)[:200], result=outcome.result,
@@ -69,11 +78,12 @@ class Executor:
         return outcomes
 
     def _apply_all(self, w: Writing, decision: Decision, epoch: int) -> list[Outcome]:
-        leases.assert_role(w, self._role, epoch)
+        check_role(w, self._role, epoch)
         decision_id = decisions.record(w, decision, epoch)
         outcomes = [_outcome(w, action, decision_id) for action in decision.actions]
         if decision_id is not None:
-            decisions.note_outcomes(w, decision_id, [(one.result.value, one.detail) for one in outcomes])
+            for ordinal, outcome in enumerate(outcomes):
+                decisions.set_outcome(w, decision_id, ordinal, outcome.result, outcome.detail)
         return outcomes
 
 
@@ -81,11 +91,11 @@ def _outcome(w: Writing, action: Action, decision_id: int | None) -> Outcome:
     """Apply one action in a savepoint of its own, so that a failed one leaves nothing behind."""
     try:
         with w.savepoint():
-            return Outcome(action, Result.APPLIED, _APPLY[type(action)](w, action, decision_id))
+            return Outcome(action, Applied.APPLIED, _APPLY[type(action)](w, action, decision_id))
     except (Refused, NotFound) as error:
-        return Outcome(action, Result.OVERTAKEN, error.message)
+        return Outcome(action, Applied.OVERTAKEN, error.message)
     except UsageError as error:
-        return Outcome(action, Result.FAILED, error.message)
+        return Outcome(action, Applied.REFUSED, error.message)
 
 
 def _submit(w: Writing, action: Action, _decision_id: int | None) -> str:
@@ -142,4 +152,3 @@ _APPLY: dict[type[object], Callable[[Writing, Action, int | None], str]] = {
     MoveChampion: _move,
     RejectCandidate: _reject,
 }
-

@@ -8,16 +8,16 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
-import random
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import anyio
 
-from gamekeeper.core.clock import Clock
+from gamekeeper.core.clock import Clock, unseeded
 from gamekeeper.core.errors import GamekeeperError
-from gamekeeper.runtime.daemon import Daemon
+from gamekeeper.runtime.daemon import Cyclic
 from gamekeeper.runtime.telemetry import logger
 
 RUN_VARIABLE = "GAMEKEEPER_RUN"
@@ -27,9 +27,7 @@ EXITS_FOR_GOOD = frozenset({0, 2, 5, 130})
 """Exit codes a restart cannot mend: done, wrong settings, refused by a safety rule, interrupted by a person."""
 
 
-async def keep_daemon(
-    daemon: Daemon[object], clock: Clock, *, fatal: tuple[type[Exception], ...] = ()
-) -> None:
+async def keep_daemon(daemon: Cyclic, clock: Clock, *, fatal: tuple[type[Exception], ...] = ()) -> None:
     """Run a daemon's cycles until cancelled. Only an error in `fatal` gets out and ends its siblings."""
     log = logger(daemon.name)
     while True:
@@ -49,12 +47,12 @@ async def keep_daemon(
 
 
 async def keep_daemons(
-    daemons: Sequence[Daemon[object]], clock: Clock, *, fatal: tuple[type[Exception], ...] = ()
+    daemons: Sequence[Cyclic], clock: Clock, *, fatal: tuple[type[Exception], ...] = ()
 ) -> None:
     """Run all daemons beside each other until cancelled; the failures of one do not touch another."""
     async with anyio.create_task_group() as tasks:
         for daemon in daemons:
-            tasks.start_soon(lambda one=daemon: keep_daemon(one, clock, fatal=fatal))
+            tasks.start_soon(partial(keep_daemon, daemon, clock, fatal=fatal))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,16 +106,16 @@ class ChildSupervisor:
         *,
         policy: RestartPolicy | None = None,
         stop_grace_s: float = 20.0,
-        chance: Callable[[], float] = random.random,
+        chance: Callable[[], float] | None = None,
         noticed: Callable[[Child, int], None] | None = None,
     ) -> None:
         self._clock = clock
         self._policy = policy or RestartPolicy()
         self._stop_grace_s = stop_grace_s
-        self._chance = chance
+        self._chance = chance or unseeded().random
         self._noticed = noticed
         self._log = logger("supervisor")
-        self._run_name = f"{os.getpid()}-{random.getrandbits(64):016x}"  # noqa: S311 - a name, not a secret
+        self._run_name = f"{os.getpid()}-{unseeded().getrandbits(64):016x}"
         self.pids: dict[str, int] = {}
 
     async def run(self, children: Sequence[Child]) -> int:
@@ -175,7 +173,10 @@ class ChildSupervisor:
     async def _run_once(self, child: Child) -> int:
         process = await asyncio.create_subprocess_exec(
             *child.command,
-            env={**(os.environ if child.environment is None else child.environment), RUN_VARIABLE: self._run_name},
+            env={
+                **(os.environ if child.environment is None else child.environment),
+                RUN_VARIABLE: self._run_name,
+            },
             stdin=asyncio.subprocess.DEVNULL,
             preexec_fn=die_with_parent(os.getpid()),
         )

@@ -1,7 +1,7 @@
 """Who is let in, before a body is read: bounded bodies, and a bounded number of calls of each class at once.
 
-Beats and finishes have room of their own, so uploads, downloads and people's questions cannot starve them. A call beyond
-its class's bound is answered `busy` at once, with a delay, and costs nothing more.
+Beats and finishes have room of their own, so uploads, downloads and people's questions cannot starve them. A call
+beyond its class's bound is answered `busy` at once, with a delay, and costs nothing more.
 """
 
 from __future__ import annotations
@@ -69,14 +69,14 @@ class Admission:
             return
         gate = self._gates[class_of(scope["method"], scope["path"])]
         if gate.inside >= gate.most:
-            await _busy(send, gate)
+            await _answer(send, 503, _busy(gate))
             return
         gate.inside += 1
         try:
             limit = MAX_CHUNK if scope["method"] == "PUT" else MAX_BODY
             body = await _whole_body(scope, receive, limit)
             if body is None:
-                await _answer(send, 413, "usage", f"the body has more than {limit} bytes", "send less at once")
+                await _answer(send, 413, _too_long(limit))
             elif isinstance(body, bytes):
                 await self._app(scope, _Replay(body, receive), send)
         finally:
@@ -123,16 +123,23 @@ async def _whole_body(scope: Scope, receive: Receive, limit: int) -> bytes | _Go
     return _Gone()
 
 
-async def _busy(send: Send, gate: Gate) -> None:
-    await _answer(
-        send, 503, "busy", f"{gate.most} calls of this kind are under way", "come again", gate.again_after_s
+def _too_long(limit: int) -> ErrorBody:
+    return ErrorBody(
+        code="usage", message=f"the body has more than {limit} bytes", remedy="send less at once"
     )
 
 
-async def _answer(
-    send: Send, status: int, code: str, message: str, remedy: str, retry_after_s: float | None = None
-) -> None:
-    error = ErrorBody(code=code, message=message, remedy=remedy, retry_after_s=retry_after_s)
+def _busy(gate: Gate) -> ErrorBody:
+    return ErrorBody(
+        code="busy",
+        message=f"{gate.most} calls of this kind are under way",
+        remedy="come again",
+        retry_after_s=gate.again_after_s,
+    )
+
+
+async def _answer(send: Send, status: int, error: ErrorBody) -> None:
+    retry_after_s = error.retry_after_s
     body = error.model_dump_json().encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     if retry_after_s is not None:

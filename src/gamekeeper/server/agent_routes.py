@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import FileResponse
 
 from gamekeeper.core.artifacts import Upload
+from gamekeeper.core.errors import NotAllowed
 from gamekeeper.protocol import (
     Beat,
     BeatReply,
@@ -20,12 +21,11 @@ from gamekeeper.protocol import (
     Finish,
     Finished,
     Hash,
-    Sealed,
     SealArtifact,
+    Sealed,
     Started,
     UploadState,
 )
-from gamekeeper.core.errors import NotAllowed
 from gamekeeper.server.http import Caller, Here, joiner, node, sane_body, until_gone
 from gamekeeper.server.principals import Principal, Right
 
@@ -76,7 +76,9 @@ async def finish(attempt: Number, message: Finish, here: Here, node_id: NodeId) 
 
 
 @router.get("/attempts/{attempt}/{token}/artifacts/{digest}")
-async def upload_state(attempt: Number, token: Number, digest: Hash, here: Here, node_id: NodeId) -> UploadState:
+async def upload_state(
+    attempt: Number, token: Number, digest: Hash, here: Here, node_id: NodeId
+) -> UploadState:
     """How much of an upload has arrived."""
     return await here.uploads.state(node_id, Upload(attempt, token, digest))
 
@@ -91,7 +93,14 @@ async def upload_state(attempt: Number, token: Number, digest: Hash, here: Here,
     },
 )
 async def upload(
-    attempt: Number, token: Number, digest: Hash, offset: Offset, here: Here, node_id: NodeId, request: Request
+    *,
+    attempt: Number,
+    token: Number,
+    digest: Hash,
+    offset: Offset,
+    here: Here,
+    node_id: NodeId,
+    request: Request,
 ) -> UploadState:
     """Add the body, at most 8 MiB, at `offset`. The answer tells where to go on."""
     return await here.uploads.append(node_id, Upload(attempt, token, digest), offset, await request.body())
@@ -99,7 +108,7 @@ async def upload(
 
 @router.post("/attempts/{attempt}/{token}/artifacts/{digest}/seal", dependencies=BODY)
 async def seal(
-    attempt: Number, token: Number, digest: Hash, message: SealArtifact, here: Here, node_id: NodeId
+    *, attempt: Number, token: Number, digest: Hash, message: SealArtifact, here: Here, node_id: NodeId
 ) -> Sealed:
     """All bytes are up: verify, validate, publish."""
     return await here.uploads.seal(node_id, Upload(attempt, token, digest), message)

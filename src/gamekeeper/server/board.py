@@ -1,4 +1,4 @@
-"""The claims that are waiting for work. Only a hint to the distributor: nothing here outlives the process or needs to."""
+"""The claims that are waiting for work. Only a hint to the distributor: nothing here needs to outlive the process."""
 
 from __future__ import annotations
 

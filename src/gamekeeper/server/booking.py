@@ -1,4 +1,4 @@
-"""The end of an attempt, in one transaction: the judgement, the end itself, and what is booked to the attempt's credit."""
+"""The end of an attempt, in one transaction: the judgement, the end itself, and what is booked to its credit."""
 
 from __future__ import annotations
 
@@ -40,12 +40,16 @@ def finish(w: Writing, attempt_id: int, message: Finish) -> Finished:
         message.token,
         judgement.state,
         judgement.reason,
-        judgement.detail,
-        message.receipt if isinstance(message.receipt, dict) else None,
-        message.units,
-        message.process_s,
+        detail=judgement.detail,
+        receipt=message.receipt if isinstance(message.receipt, dict) else None,
+        units=message.units,
+        process_s=message.process_s,
     )
-    if ended.result == "applied" and ended.attempt.state is AttemptState.SUCCEEDED and isinstance(message.receipt, dict):
+    if (
+        ended.result == "applied"
+        and ended.attempt.state is AttemptState.SUCCEEDED
+        and isinstance(message.receipt, dict)
+    ):
         _book(w, job, attempt_id, message.receipt)
     return Finished(
         result=ended.result,
@@ -59,7 +63,7 @@ def _known_model(w: Writing, job: Job, receipt: object) -> bool:
     digest = receipt.get("model") if isinstance(receipt, Mapping) else None
     if job.spec.kind not in {"found", "train"} or not isinstance(digest, str):
         return False
-    known = registry.model_by_hash(w, job.spec.line, digest)
+    known = registry.by_hash(w, job.spec.line, digest)
     return known is not None and known.job_id != job.id
 
 
@@ -73,16 +77,18 @@ def _book(w: Writing, job: Job, attempt_id: int, receipt: Receipt) -> None:
 def _book_model(w: Writing, job: Job, receipt: Receipt) -> None:
     parent_id = None
     if "parent" in receipt:
-        parent = registry.model_by_hash(w, job.spec.line, str(receipt["parent"]))
+        parent = registry.by_hash(w, job.spec.line, str(receipt["parent"]))
         if parent is None:
-            raise Corrupt(f"job {job.id} was given parent {receipt['parent']}, which line {job.spec.line} has not")
+            raise Corrupt(
+                f"job {job.id} was given parent {receipt['parent']}, which line {job.spec.line} has not"
+            )
         parent_id = parent.id
     registry.register_model(
         w,
         job.spec.line,
         str(receipt["model"]),
-        parent_id,
-        job.id,
+        parent_id=parent_id,
+        job_id=job.id,
         steps=_whole(receipt.get("steps", 0)),
         samples=_whole(receipt.get("samples", 0)),
         loss=_number(receipt.get("loss")),
@@ -92,21 +98,30 @@ def _book_model(w: Writing, job: Job, receipt: Receipt) -> None:
 def _book_pairs(w: Writing, job: Job, attempt_id: int, receipt: Receipt) -> None:
     line = job.spec.line
     (candidate_hash,) = job.spec.inputs["candidate"]
-    candidate = registry.model_by_hash(w, line, candidate_hash)
+    candidate = registry.by_hash(w, line, candidate_hash)
     if candidate is None:
         raise Corrupt(f"job {job.id} evaluates {candidate_hash[:12]}, which line {line} has not")
     opponent = str(job.spec.wanted["opponent"])
     if opponent == "model":
         (opponent_hash,) = job.spec.inputs["opponent"]
-        known = registry.model_by_hash(w, line, opponent_hash)
+        known = registry.by_hash(w, line, opponent_hash)
         if known is None:
             raise Corrupt(f"job {job.id} plays against {opponent_hash[:12]}, which line {line} has not")
         opponent = f"model/{known.id}"
     pairs = receipt["pairs"]
     assert isinstance(pairs, Sequence)  # noqa: S101 - a judged receipt
-    results = [PairResult(int(n), float(first), float(second), str(replay)) for n, first, second, replay in pairs]
+    results = [
+        PairResult(int(n), float(first), float(second), str(replay)) for n, first, second, replay in pairs
+    ]
     matches.book_pairs(
-        w, line, candidate.id, opponent, Purpose(job.spec.purpose), results, job.id, attempt_id
+        w,
+        line,
+        candidate.id,
+        opponent,
+        Purpose(job.spec.purpose),
+        pairs=results,
+        job_id=job.id,
+        attempt_id=attempt_id,
     )
 
 

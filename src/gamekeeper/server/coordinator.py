@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from gamekeeper.core.errors import NotAllowed, StaleToken, UsageError
-from gamekeeper.core.jobs import EndReason, ProcessIdentity
+from gamekeeper.core.jobs import Attempt, EndReason, ProcessIdentity
 from gamekeeper.core.nodes import Observation
+from gamekeeper.daemons import looks
+from gamekeeper.policy.continuous_loop import Phase
 from gamekeeper.protocol import (
     OLDEST_VERSION,
     PROTOCOL_VERSION,
@@ -23,7 +26,7 @@ from gamekeeper.protocol import (
     Observed,
     Started,
 )
-from gamekeeper.server import booking, grants, queries
+from gamekeeper.server import booking, grants
 from gamekeeper.server.board import ClaimBoard
 from gamekeeper.server.desk import ROLE, Desk
 from gamekeeper.server.principals import (
@@ -37,6 +40,7 @@ from gamekeeper.server.principals import (
     same_hash,
     secret_hash,
 )
+from gamekeeper.server.reporting import FileAudit
 from gamekeeper.server.uploads import Uploads
 from gamekeeper.store import inventory, job_queue, leases
 from gamekeeper.store.session import Reading, Writing
@@ -50,6 +54,7 @@ class Coordinator:
         self.board = ClaimBoard()
         self.uploads = Uploads(desk)
         self.serving_since = desk.clock.now()
+        self.audit = FileAudit()
         self._mint = mint
         self._handed = grants.HandedOver(desk.settings.timings.beat_s)
 
@@ -93,9 +98,9 @@ class Coordinator:
                 node_id,
                 message.incarnation,
                 lease_s,
-                held,
-                message.slots,
-                _observation(message.observed, w.now),
+                held=held,
+                slots=message.slots,
+                observation=_observation(message.observed, w.now),
             )
             return Connected(
                 lease_s=lease_s,
@@ -133,15 +138,12 @@ class Coordinator:
         now = self.desk.clock.now()
 
         def look(r: Reading) -> grants.Pending:
-            return grants.pending(r, node_id, message.incarnation, self._handed.skip(message.incarnation, now))
+            skip = self._handed.skip(message.incarnation, now)
+            return grants.pending(r, node_id, message.incarnation, message.slots, skip)
 
         found = await self.desk.read(look)
         for attempt, problem in found.unfit:
-            await self.desk.write(
-                lambda w, attempt=attempt, problem=problem: job_queue.end_from_here(
-                    w, attempt.id, attempt.token, EndReason.INPUT_UNAVAILABLE, problem
-                )
-            )
+            await self.desk.write(partial(_end_unfit, attempt=attempt, problem=problem))
         self._handed.note(message.incarnation, [grant.attempt for grant in found.grants], now)
         return Claimed(grants=found.grants, draining=found.draining)
 
@@ -168,7 +170,7 @@ class Coordinator:
             return BeatReply(
                 expires_in_s=lease.expires_at - w.now,
                 stop=stop,
-                draining=queries.draining(w),
+                draining=looks.draining(w),
                 settings_hash=self.desk.settings.hash,
             )
 
@@ -194,21 +196,25 @@ class Coordinator:
             return booking.finish(w, attempt_id, message)
 
         answer = await self.desk.write(change)
-        files = self.desk.files
-        await self.desk.workers.run(lambda: files.discard_attempt(attempt_id, message.token))
+        await self.forget_uploads([(attempt_id, message.token)])
         for hint in (self.desk.hints.pipeline, self.desk.hints.promotion, self.desk.hints.distribution):
             hint.signal()
         return answer
 
-    async def stop(self, reason: str, phase: queries.Phase = queries.Phase.DRAINING) -> None:
+    async def forget_uploads(self, over: Sequence[tuple[int, int]]) -> None:
+        """Drop what these ended (attempt, token) had begun to upload."""
+        for attempt_id, token in over:
+            await self.desk.workers.run(partial(self.desk.files.discard_attempt, attempt_id, token))
+
+    async def stop(self, reason: str, phase: Phase = Phase.DRAINING) -> None:
         """Ask for a phase of the loop, as a rule to wind it down: finish what runs, start nothing more.
 
         It stays so over restarts.
         """
-        await self.desk.write(lambda w: queries.set_phase(w, phase, ROLE, reason))
+        await self.desk.write(lambda w: looks.set_phase(w, phase, ROLE, reason))
         self.desk.hints.pipeline.signal()
         self.desk.hints.distribution.signal()
-        if phase is queries.Phase.DRAINING:
+        if phase is Phase.DRAINING:
             self.board.wake_all()
 
 
@@ -219,6 +225,10 @@ def check_attempt(r: Reading, node_id: str, attempt_id: int, token: int) -> None
         raise NotAllowed(f"attempt {attempt_id} belongs to another node")
     if attempt.token != token:
         raise StaleToken(f"attempt {attempt_id} was not granted under token {token}")
+
+
+def _end_unfit(w: Writing, *, attempt: Attempt, problem: str) -> None:
+    job_queue.end_from_here(w, attempt.id, attempt.token, EndReason.INPUT_UNAVAILABLE, problem)
 
 
 def _observation(observed: Observed, now: float) -> Observation:

@@ -12,19 +12,14 @@ import anyio.to_thread
 
 from gamekeeper.core.artifacts import Upload
 from gamekeeper.core.clock import Clock
-from gamekeeper.core.errors import Busy, StaleToken
 from gamekeeper.runtime.daemon import Hint
+from gamekeeper.runtime.executor import RoleLost, check_role
 from gamekeeper.settings import Settings
-from gamekeeper.store import leases
 from gamekeeper.store.engine import Store
 from gamekeeper.store.session import Reading, Writing
 
 T = TypeVar("T")
 ROLE = "coordinator"
-
-
-class RoleLost(Busy):
-    """This process is no longer the coordinator; another one will answer."""
 
 
 class ArtifactFiles(Protocol):
@@ -113,12 +108,7 @@ class Desk:
         """
 
         def guarded(w: Writing) -> T:
-            try:
-                leases.assert_role(w, ROLE, self.epoch)
-            except StaleToken as error:
-                raise RoleLost(
-                    "this coordinator has lost its role to another one", remedy="call again in a moment"
-                ) from error
+            check_role(w, ROLE, self.epoch)
             return change(w)
 
         try:

@@ -15,8 +15,8 @@ from pydantic import JsonValue, TypeAdapter
 
 from gamekeeper.core.errors import StaleToken
 from gamekeeper.core.jobs import Attempt, Job
+from gamekeeper.daemons import looks
 from gamekeeper.protocol import Grant, InputFile
-from gamekeeper.server import queries
 from gamekeeper.store import artifacts, job_queue
 from gamekeeper.store.session import Reading
 
@@ -63,20 +63,20 @@ class HandedOver:
 
 def check_incarnation(r: Reading, node_id: str, incarnation: str) -> None:
     """Raise unless this incarnation is the current one of the caller's node."""
-    if queries.incarnation_of(r, node_id) != incarnation:
+    if looks.incarnation_of(r, node_id) != incarnation:
         raise StaleToken(
             f"incarnation {incarnation[:8]} is not the current agent of node {node_id}",
             remedy="connect again; end the attempts that are not kept",
         )
 
 
-def pending(r: Reading, node_id: str, incarnation: str, skip: Collection[int]) -> Pending:
-    """The leased attempts of the incarnation, less those in `skip`, with all that is needed to run them."""
+def pending(r: Reading, node_id: str, incarnation: str, most: int, skip: Collection[int]) -> Pending:
+    """Up to `most` leased attempts of the incarnation, less those in `skip`, with all that is needed to run them."""
     check_incarnation(r, node_id, incarnation)
     ready: list[Grant] = []
     unfit: list[tuple[Attempt, str]] = []
-    for attempt_id in queries.leased_attempts(r, node_id, incarnation):
-        if attempt_id in skip:
+    for attempt_id in looks.leased_attempts(r, node_id, incarnation):
+        if attempt_id in skip or len(ready) >= most:
             continue
         attempt = job_queue.attempt(r, attempt_id)
         grant = _grant(r, attempt, job_queue.get(r, attempt.job_id))
@@ -84,7 +84,7 @@ def pending(r: Reading, node_id: str, incarnation: str, skip: Collection[int]) -
             unfit.append((attempt, grant))
         else:
             ready.append(grant)
-    return Pending(ready, unfit, queries.draining(r))
+    return Pending(ready, unfit, looks.draining(r))
 
 
 def _grant(r: Reading, attempt: Attempt, job: Job) -> Grant | str:

@@ -206,6 +206,8 @@ async def _on_invalid(_request: Request, error: Exception) -> Response:
 async def _on_http_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class
     body = ErrorBody(
-        code=_CODES.get(error.status_code, "error"), message=str(error.detail)[:500], remedy="see /openapi.json"
+        code=_CODES.get(error.status_code, "error"),
+        message=str(error.detail)[:500],
+        remedy="see /openapi.json",
     )
     return JSONResponse(body.model_dump(), error.status_code, error.headers)

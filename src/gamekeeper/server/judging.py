@@ -127,7 +127,9 @@ def _selfplay(case: Case, receipt: Mapping[str, object]) -> Judgement | None:
 def _train(case: Case, receipt: Mapping[str, object]) -> Judgement | None:
     given = case.spec.inputs.get("model", ())
     if tuple(given) != (receipt["parent"],):
-        return _ended(EndReason.OWN_ERROR, f"the receipt names parent {receipt['parent']}, the job was given {given}")
+        return _ended(
+            EndReason.OWN_ERROR, f"the receipt names parent {receipt['parent']}, the job was given {given}"
+        )
     return _missing(case, ArtifactKind.MODEL, (str(receipt["model"]),)) or _known(case)
 
 
@@ -135,14 +137,17 @@ def _evaluate(case: Case, receipt: Mapping[str, object]) -> Judgement | None:
     pairs = receipt["pairs"]
     assert isinstance(pairs, Sequence)  # noqa: S101 - checked with the receipt
     if receipt["games"] != 2 * len(pairs):
-        return _ended(EndReason.OWN_ERROR, f"the receipt claims {receipt['games']} games in {len(pairs)} pairs")
+        return _ended(
+            EndReason.OWN_ERROR, f"the receipt claims {receipt['games']} games in {len(pairs)} pairs"
+        )
     first, wanted = case.spec.wanted.get("first_pair", 0), case.spec.wanted.get("pairs", 0)
     if not isinstance(first, int) or not isinstance(wanted, int):
         return _ended(EndReason.OWN_ERROR, "the job does not say which pairs it wants")
     strange = [pair[0] for pair in pairs if not first <= pair[0] < first + wanted]
     if strange:
         return _ended(
-            EndReason.OWN_ERROR, f"pair {strange[0]} was not asked for (wanted {first} to {first + wanted - 1})"
+            EndReason.OWN_ERROR,
+            f"pair {strange[0]} was not asked for (wanted {first} to {first + wanted - 1})",
         )
     return None
 
@@ -161,7 +166,9 @@ def _missing(case: Case, kind: ArtifactKind, hashes: Sequence[str]) -> Judgement
 def _known(case: Case) -> Judgement | None:
     if not case.known_model:
         return None
-    return _ended(EndReason.NO_EVIDENCE, "the model is not a new one: the line has these very weights already")
+    return _ended(
+        EndReason.NO_EVIDENCE, "the model is not a new one: the line has these very weights already"
+    )
 
 
 def _strings(value: object) -> tuple[str, ...]:

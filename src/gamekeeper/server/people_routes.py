@@ -9,10 +9,10 @@ from pydantic import Field
 
 from gamekeeper.core.jobs import JobState
 from gamekeeper.inspection import EventRow, JobRow, LineRow, ModelRow, NodeRow, Report, Status, Why
+from gamekeeper.policy.continuous_loop import Phase
 from gamekeeper.protocol import Message, Sentence
 from gamekeeper.server import explaining, listing, reporting, status
 from gamekeeper.server.http import Here, admin, sane_body
-from gamekeeper.server.queries import Phase
 
 router = APIRouter(tags=["people"])
 ADMIN = [Depends(admin)]
@@ -37,7 +37,7 @@ async def healthz() -> dict[str, str]:
 @router.get("/v1/status", dependencies=ADMIN)
 async def get_status(here: Here) -> Status:
     """The one-screen answer."""
-    return await here.desk.read(lambda r: status.status(r, here.desk.settings))
+    return await here.desk.read(lambda r: status.status(r, here.desk.settings, here.audit.lost))
 
 
 @router.get("/v1/lines", dependencies=ADMIN)
@@ -63,11 +63,13 @@ async def get_nodes(here: Here) -> list[NodeRow]:
 @router.get("/v1/models", dependencies=ADMIN)
 async def get_models(here: Here, line: Word = None, limit: Limit = 200) -> list[ModelRow]:
     """Models, newest first."""
-    return await here.desk.read(lambda r: listing.models(r, here.desk.settings, line=line, limit=limit))
+    return await here.desk.read(lambda r: listing.models(r, line=line, limit=limit))
 
 
 @router.get("/v1/events", dependencies=ADMIN)
-async def get_events(here: Here, of: Word = None, after: Position = None, limit: Limit = 200) -> list[EventRow]:
+async def get_events(
+    here: Here, of: Word = None, after: Position = None, limit: Limit = 200
+) -> list[EventRow]:
     """The log after a position, or its newest rows when none is given; oldest first."""
     return await here.desk.read(lambda r: listing.events(r, of=of, after=after, limit=limit))
 
@@ -83,7 +85,7 @@ async def get_why(
 @router.get("/v1/report", dependencies=ADMIN)
 async def get_report(here: Here) -> Report:
     """The record of the run so far."""
-    return await here.desk.read(lambda r: reporting.report(r, here.desk.settings, here.lost_artifacts))
+    return await here.desk.read(lambda r: reporting.report(r, here.desk.settings, here.audit))
 
 
 @router.post("/v1/stop", dependencies=[*ADMIN, Depends(sane_body)])

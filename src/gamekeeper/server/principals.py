@@ -11,8 +11,8 @@ from blake3 import blake3
 
 from gamekeeper.core.errors import NotAllowed
 
-ADMIN_TOKEN = "admin"
-JOIN_TOKEN = "join"
+ADMIN_TOKEN = "admin"  # noqa: S105 - the name of a token
+JOIN_TOKEN = "join"  # noqa: S105 - the name of a token
 MAX_SECRET = 200
 
 

@@ -19,7 +19,7 @@ from gamekeeper.core.errors import Busy, Corrupt, NotAllowed, NotFound, Refused,
 from gamekeeper.core.jobs import LIVE_ATTEMPTS
 from gamekeeper.data.npz_validation import Declared, validate
 from gamekeeper.data.verdicts import State
-from gamekeeper.protocol import Sealed, SealArtifact, UploadState
+from gamekeeper.protocol import SealArtifact, Sealed, UploadState
 from gamekeeper.server.desk import Desk
 from gamekeeper.store import artifacts, job_queue
 from gamekeeper.store.session import Reading, Writing
@@ -143,7 +143,9 @@ class Uploads:
             declared[name] = value
         contract = self._desk.settings.contracts.get(line)
         if contract is None:
-            return Examined(problem="undeclared-line", detail=f"line {line} has no data contract in the settings")
+            return Examined(
+                problem="undeclared-line", detail=f"line {line} has no data contract in the settings"
+            )
         verdict = validate(
             self._desk.files.staging_path(upload),
             contract,
@@ -154,7 +156,9 @@ class Uploads:
             for reason in verdict.reasons[:MAX_REASONS_SHOWN]
         )
         if verdict.state is State.UNKNOWN:
-            raise Busy(f"{manifest.name} could not be read: {reasons}", remedy="seal it again", retry_after_s=1.0)
+            raise Busy(
+                f"{manifest.name} could not be read: {reasons}", remedy="seal it again", retry_after_s=1.0
+            )
         if verdict.state is State.BAD:
             return Examined(problem=str(verdict.defect), detail=reasons)
         games = verdict.games if verdict.games is not None else declared["games"]
@@ -163,7 +167,12 @@ class Uploads:
     async def _refuse(self, upload: Upload, manifest: Manifest, examined: Examined) -> Sealed:
         await self._desk.write(
             lambda w: artifacts.refuse(
-                w, upload.attempt, upload.token, manifest, examined.problem, examined.detail
+                w,
+                upload.attempt,
+                upload.token,
+                manifest,
+                problem=examined.problem,
+                detail=examined.detail,
             )
         )
         note = {

@@ -175,10 +175,10 @@ def resolve(
         raise SettingsError(
             f"{source or 'settings'}: nested too deeply", remedy="flatten the tables"
         ) from None
-    return _assemble(document, origins, source)
+    return _assemble(document, origins, source, folder)
 
 
-def _assemble(document: Document, origins: dict[str, str], source: str) -> Settings:
+def _assemble(document: Document, origins: dict[str, str], source: str, folder: Path) -> Settings:
     timings = Timings.of(document.coordinator.lease_s)
     lines: dict[str, Line] = {}
     contracts: dict[str, Contract] = {}
@@ -187,7 +187,7 @@ def _assemble(document: Document, origins: dict[str, str], source: str) -> Setti
         for name, section in document.lines.items():
             _check_line(name, section)
             contracts[name] = _contract(name, section)
-            lines[name] = section.to_line(name)
+            lines[name] = section.to_line(name, folder.resolve())
             _check_reachable(lines[name])
     except SettingsError as error:
         raise SettingsError(

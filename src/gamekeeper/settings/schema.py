@@ -6,6 +6,7 @@ The descriptions are the comments that `gamekeeper init` writes, so a key is exp
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -69,7 +70,10 @@ class StageSection(Section):
     command: list[Annotated[str, Field(min_length=1, max_length=4096)]] = Field(
         min_length=1,
         max_length=256,
-        description='Argument list; "{python}" stands for the interpreter the agent runs under. No shell is used.',
+        description=(
+            'Argument list; "{python}" stands for the interpreter the agent runs under, "{folder}" for the folder of '
+            "this file. No shell is used."
+        ),
     )
     parameters: dict[str, JsonValue] = Field(
         default_factory=dict, description="Handed to the program as they stand."
@@ -81,9 +85,10 @@ class StageSection(Section):
         3600.0, ge=0.0, description="Longest an attempt may run, in seconds; 0 sets no limit."
     )
 
-    def to_stage(self) -> Stage:
-        """The stage as the policies see it."""
-        return Stage(tuple(self.command), dict(self.parameters), self.grace_s, self.time_limit_s or None)
+    def to_stage(self, folder: Path) -> Stage:
+        """The stage as the policies see it; `folder` is that of the settings file."""
+        command = tuple(word.replace("{folder}", str(folder)) for word in self.command)
+        return Stage(command, dict(self.parameters), self.grace_s, self.time_limit_s or None)
 
 
 class WantedGames(Section):
@@ -149,16 +154,16 @@ class LineSection(Section):
     training: TrainingSection
     evaluation: EvaluationSection
     promotion: PromotionSection
-    rating: RatingSection = Field(default_factory=RatingSection)
+    rating: RatingSection = Field(default_factory=lambda: RatingSection.model_validate({}))
 
-    def to_line(self, name: str) -> Line:
+    def to_line(self, name: str, folder: Path) -> Line:
         """The line as the policies see it."""
         return Line(
             name=name,
-            found=self.found.to_stage(),
-            selfplay=self.selfplay.to_stage(),
-            train=self.train.to_stage(),
-            evaluate=self.evaluate.to_stage(),
+            found=self.found.to_stage(folder),
+            selfplay=self.selfplay.to_stage(folder),
+            train=self.train.to_stage(folder),
+            evaluate=self.evaluate.to_stage(folder),
             contract=dict(self.contract),
             selfplay_games=self.selfplay.wanted.games,
             min_new_samples=self.training.min_new_samples,
@@ -184,9 +189,9 @@ class Document(Section):
         description="Folder of everything Gamekeeper keeps; relative to this file.",
     )
     seed: int = Field(0, ge=0, lt=1 << 63, description="From which the seeds of all jobs derive.")
-    coordinator: CoordinatorSection = Field(default_factory=CoordinatorSection)
-    agent: AgentSection = Field(default_factory=AgentSection)
-    artifacts: ArtifactsSection = Field(default_factory=ArtifactsSection)
+    coordinator: CoordinatorSection = Field(default_factory=lambda: CoordinatorSection.model_validate({}))
+    agent: AgentSection = Field(default_factory=lambda: AgentSection.model_validate({}))
+    artifacts: ArtifactsSection = Field(default_factory=lambda: ArtifactsSection.model_validate({}))
     lines: dict[Annotated[str, Field(pattern=LINE_NAME)], LineSection] = Field(
         default_factory=dict, max_length=64
     )

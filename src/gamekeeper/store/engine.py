@@ -20,7 +20,7 @@ from typing import Self, TypeVar
 
 from sqlalchemy.exc import DBAPIError
 
-from gamekeeper.core.clock import Clock
+from gamekeeper.core.clock import Clock, unseeded
 from gamekeeper.core.errors import Refused
 from gamekeeper.store.migration import check_ours, load_fresh, migrate
 from gamekeeper.store.session import Reading, Writing
@@ -96,7 +96,7 @@ class FileStore(Store):
         self._closed = False
         with _words(self._path):
             self._link = _open_writer(self._path)
-        self._committer = Committer(self._link, clock, rng or random.Random(clock.now()))
+        self._committer = Committer(self._link, clock, rng or unseeded())
         self._writer = Writer(self._committer)
         self._pool = ThreadPoolExecutor(READERS_KEPT, thread_name_prefix="store-reader")
 
@@ -173,7 +173,7 @@ class InlineStore(Store):
         self._link = SqliteLink(":memory:")
         load_fresh(self._link)
         self._link.prepare()
-        self._committer = Committer(self._link, clock, rng or random.Random(clock.now()))
+        self._committer = Committer(self._link, clock, rng or random.Random(0))
 
     def read(self, function: Callable[[Reading], T]) -> T:
         with self._turn(), _words(":memory:"):

@@ -1,16 +1,15 @@
-"""Small looks and notes of the coordinator's own: which phase the loop is in, who holds a node, what it was granted."""
+"""Small looks at the store: which phase the loop is in, who holds a node, what it was granted, what is cancelled."""
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 from gamekeeper.core.events import StopRequested
+from gamekeeper.policy.continuous_loop import Phase
 from gamekeeper.store.encoding import sentence
-from gamekeeper.store.schema import LIVE_ATTEMPT
 from gamekeeper.store.session import Reading, Writing
 from gamekeeper.store.statements import sql
 
 _CONTROL = sql("SELECT value FROM controls WHERE name = :name")
+_DRAINING_SINCE = sql("SELECT set_at FROM controls WHERE name = 'phase' AND value = 'draining'")
 _SET_CONTROL = sql(
     "INSERT INTO controls (name, value, set_at) VALUES (:name, :value, :now)"
     " ON CONFLICT (name) DO UPDATE SET value = :value, set_at = :now"
@@ -18,17 +17,11 @@ _SET_CONTROL = sql(
 _INCARNATION = sql("SELECT incarnation FROM agent_leases WHERE node_id = :node_id AND reaped = 0")
 _LEASED = sql(
     "SELECT id FROM attempts WHERE node_id = :node_id AND incarnation = :incarnation AND state = 'leased'"
-    f" AND {LIVE_ATTEMPT} ORDER BY id"
+    " ORDER BY id LIMIT :limit"
 )
-_LIVE = sql(f"SELECT id, token FROM attempts WHERE {LIVE_ATTEMPT}")
-
-
-class Phase(StrEnum):
-    """`turning`: the whole loop. `measuring`: only ratings of champions are wanted. `draining`: nothing starts."""
-
-    TURNING = "turning"
-    MEASURING = "measuring"
-    DRAINING = "draining"
+_LIVE = sql("SELECT id, token FROM attempts WHERE {live_attempt}")
+_CATALOGUE = sql("SELECT id, hash, bytes FROM artifacts WHERE id > :after ORDER BY id LIMIT :limit")
+_CANCELLING = sql("SELECT id FROM jobs WHERE {held_job} AND cancel_requested = 1")
 
 
 def phase(r: Reading) -> Phase:
@@ -52,6 +45,12 @@ def draining(r: Reading) -> bool:
     return phase(r) is Phase.DRAINING
 
 
+def draining_since(r: Reading) -> float | None:
+    """Since when nothing is granted any more; `None` while something is."""
+    row = r.first(_DRAINING_SINCE)
+    return None if row is None else float(row["set_at"])
+
+
 def begin_run(w: Writing, run: str) -> None:
     """Turn again when a person started the processes anew: `run` names that start and survives restarts of children."""
     row = w.first(_CONTROL, name="run")
@@ -66,11 +65,21 @@ def incarnation_of(r: Reading, node_id: str) -> str | None:
     return None if row is None else str(row["incarnation"])
 
 
-def leased_attempts(r: Reading, node_id: str, incarnation: str) -> list[int]:
-    """Attempts that were granted to the incarnation and not reported as started."""
-    return [row["id"] for row in r.rows(_LEASED, node_id=node_id, incarnation=incarnation)]
+def leased_attempts(r: Reading, node_id: str, incarnation: str, limit: int = 1024) -> list[int]:
+    """Attempts that were granted to the incarnation and not reported as started, the oldest first."""
+    return [row["id"] for row in r.rows(_LEASED, node_id=node_id, incarnation=incarnation, limit=limit)]
+
+
+def cancelling(r: Reading) -> frozenset[int]:
+    """Running jobs whose cancellation was requested."""
+    return frozenset(row["id"] for row in r.rows(_CANCELLING))
 
 
 def live_tokens(r: Reading) -> frozenset[tuple[int, int]]:
     """(attempt, token) of all live attempts."""
     return frozenset((row["id"], row["token"]) for row in r.rows(_LIVE))
+
+
+def catalogue_page(r: Reading, after: int, limit: int) -> list[tuple[int, str, int]]:
+    """(id, hash, bytes) of catalogued files with ids above `after`, in order: for an audit of the files themselves."""
+    return [(row["id"], row["hash"], row["bytes"]) for row in r.rows(_CATALOGUE, after=after, limit=limit)]

@@ -14,7 +14,16 @@ from gamekeeper.core.decisions import Decision, Evidence, Verdict
 from gamekeeper.core.jobs import END_STATES, Attempt, EndReason, Job, JobSpec, ProcessIdentity
 from gamekeeper.core.models import Model
 from gamekeeper.core.nodes import AgentLease, Observation
-from gamekeeper.store import artifacts, decisions, integrity, inventory, job_queue, leases, registry
+from gamekeeper.store import (
+    artifacts,
+    decisions,
+    event_log,
+    integrity,
+    inventory,
+    job_queue,
+    leases,
+    registry,
+)
 from gamekeeper.store.engine import Store
 from gamekeeper.store.job_queue import FinishResult
 from gamekeeper.store.session import Reading, Writing
@@ -165,6 +174,10 @@ class Rig:
         decision_id = self.decide(f"model/{model.id}")
         self.w(registry.move_champion, model.line, model.id, expected, decision_id)
         return decision_id
+
+    def names(self, subject: str) -> list[str]:
+        """The story of a subject, by event names."""
+        return [stored.event.name for stored in self.r(event_log.story, subject)]
 
     def check(self) -> None:
         """Fail unless the stored state breaks no invariant."""

@@ -86,6 +86,7 @@ def prepare(data_dir: Path, *, seed: int | None, output: Output) -> Path:
     files.make_folder(data_dir / "logs")
     if not config.exists():
         files.write_whole(config, _HEAD.format(seed=seed or 0) + launch.bundled_line())
+        load(config)
         return config
     settings = load(config)
     if seed is not None and settings.seed != seed:
@@ -180,11 +181,9 @@ class Turn:
         end = None if at_most_s is None else self.clock.monotonic() + at_most_s
         while True:
             status = await anyio.to_thread.run_sync(self._status, abandon_on_cancel=True)
-            if status is not None:
-                self.last = status
-            self.display.update(
-                phase if status is not None else f"{phase} (starting)", status, self._elapsed()
-            )
+            self.answered = self.answered or status is not None
+            waiting = "starting again" if self.answered else "starting"
+            self.display.update(waiting if status is None else phase, status, self._elapsed())
             if over(status) or (end is not None and self.clock.monotonic() >= end):
                 return
             await self.clock.sleep(LOOK_EVERY_S)

@@ -46,8 +46,9 @@ port = 0      # any free one; coordinator.json names it
 def run(data_dir: Path, goal: Goal, *, seed: int | None, output: Output) -> int:
     """Run a demo to its end and return the exit code."""
     config = prepare(data_dir, seed=seed, output=output)
-    launch.rotate_logs(data_dir / "logs")
     clock = SystemClock()
+    launch.check_unused(data_dir, clock)
+    launch.rotate_logs(data_dir / "logs")
     output.talk(f"demo in {data_dir}: {goal.words()}; Ctrl-C stops it early")
     output.talk(f"look inside from another terminal: gamekeeper status --data-dir {data_dir}")
     with (data_dir / "logs" / "demo.log").open("a", encoding="utf-8") as log:

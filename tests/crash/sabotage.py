@@ -30,9 +30,9 @@ def spoil(**arrays: np.ndarray) -> dict[str, np.ndarray]:
     """The arrays of a shard with the ordered damage."""
     if ordered("nan"):
         arrays["outcomes"] = np.full_like(arrays["outcomes"], np.nan)
-    if ordered("shape"):
+    elif ordered("shape"):
         arrays["outcomes"] = arrays["outcomes"].reshape(-1, 1)
-    if ordered("no-targets"):
+    elif ordered("no-targets"):
         del arrays["outcomes"]
     return arrays
 

@@ -14,11 +14,11 @@ from tests.crash.living_loop import LivingLoop
 from tests.waiting import until
 
 FAULTS = {
-    "hollow-train": ("hollow", "no-receipt", "receipt"),
-    "hollow-selfplay": ("hollow", "no-receipt", "receipt"),
-    "nan": ("failed", "data-refused", "finite"),
-    "shape": ("failed", "data-refused", "outcomes"),
-    "no-targets": ("failed", "data-refused", "outcomes"),
+    "hollow-selfplay": ("selfplay", "hollow", "no-receipt", "receipt"),
+    "nan": ("selfplay", "failed", "data-refused", "finite"),
+    "shape": ("selfplay", "failed", "data-refused", "shape"),
+    "no-targets": ("selfplay", "failed", "data-refused", "missing"),
+    "hollow-train": ("train", "hollow", "no-receipt", "receipt"),
 }
 
 
@@ -41,9 +41,11 @@ def test_every_fault_of_a_program_is_refused_by_name_and_the_loop_goes_on(loop: 
     for fault in FAULTS:
         (loop.folder / f"order-{fault}").touch()
     loop.start()
-    for fault, (state, reason, word) in FAULTS.items():
+    for fault, (kind, state, reason, word) in FAULTS.items():
         query = (
-            f"SELECT detail FROM attempts WHERE state = '{state}' AND reason = '{reason}' AND detail LIKE '%{word}%'"
+            "SELECT detail FROM attempts JOIN jobs ON jobs.id = job_id"
+            f" WHERE kind = '{kind}' AND attempts.state = '{state}' AND attempts.reason = '{reason}'"
+            f" AND detail LIKE '%{word}%'"
         )
         assert until(lambda query=query: loop.rows(query), within_s=90), fault  # type: ignore[misc]
         assert not (loop.folder / f"order-{fault}").exists()

@@ -46,8 +46,9 @@ port = 0      # any free one; coordinator.json names it
 def run(data_dir: Path, goal: Goal, *, seed: int | None, output: Output) -> int:
     """Run a demo to its end and return the exit code."""
     config = prepare(data_dir, seed=seed, output=output)
-    launch.rotate_logs(data_dir / "logs")
     clock = SystemClock()
+    launch.check_unused(data_dir, clock)
+    launch.rotate_logs(data_dir / "logs")
     output.talk(f"demo in {data_dir}: {goal.words()}; Ctrl-C stops it early")
     output.talk(f"look inside from another terminal: gamekeeper status --data-dir {data_dir}")
     with (data_dir / "logs" / "demo.log").open("a", encoding="utf-8") as log:
@@ -86,6 +87,7 @@ def prepare(data_dir: Path, *, seed: int | None, output: Output) -> Path:
     files.make_folder(data_dir / "logs")
     if not config.exists():
         files.write_whole(config, _HEAD.format(seed=seed or 0) + launch.bundled_line())
+        load(config)
         return config
     settings = load(config)
     if seed is not None and settings.seed != seed:
@@ -180,11 +182,9 @@ class Turn:
         end = None if at_most_s is None else self.clock.monotonic() + at_most_s
         while True:
             status = await anyio.to_thread.run_sync(self._status, abandon_on_cancel=True)
-            if status is not None:
-                self.answered = True
-            self.display.update(
-                phase if status is not None else f"{phase} (starting)", status, self._elapsed()
-            )
+            self.answered = self.answered or status is not None
+            waiting = "starting again" if self.answered else "starting"
+            self.display.update(waiting if status is None else phase, status, self._elapsed())
             if over(status) or (end is not None and self.clock.monotonic() >= end):
                 return
             await self.clock.sleep(LOOK_EVERY_S)

@@ -208,4 +208,3 @@ class LivingLoop:
         assert shards == counted
         moves = self.rows("SELECT count(*) FROM events WHERE name = 'champion-moved'")[0][0]
         assert moves == self.rows("SELECT count(*) FROM promotions")[0][0]
-

@@ -20,10 +20,19 @@ def function_of(nodeid: str) -> str:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
-    """Label the lines that the body of a test runs, its fixtures apart, with the test's name."""
+    """Label the lines that the body of a test runs, its fixtures apart, with the test's name.
+
+    Coverage looks away from a test marked `unmeasured`: measuring slows pure computing down threefold.
+    """
     measuring = coverage.Coverage.current()
     if measuring is None:
         return (yield)
+    if item.get_closest_marker("unmeasured"):
+        measuring.stop()
+        try:
+            return (yield)
+        finally:
+            measuring.start()
     measuring.switch_context(function_of(item.nodeid))
     try:
         return (yield)

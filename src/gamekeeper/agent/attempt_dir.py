@@ -30,6 +30,7 @@ PROGRESS_BYTES = 64 << 10
 GRANT_BYTES = 64 << 20
 ERRORS_BYTES = 1500
 FIGURES_MOST = 32
+DEPTH_MOST = 64
 _DEADLINE_BYTES = 96
 
 
@@ -200,16 +201,32 @@ class AttemptDir:
 
 
 def decode(data: bytes) -> JsonValue:
-    """Decode JSON as the standard has it: no NaN. Raises `UsageError`."""
+    """Decode JSON that can be sent on: finite numbers, whole characters, at most `DEPTH_MOST` levels.
 
-    def refuse(word: str) -> float:
-        raise ValueError(f"{word} is not JSON")
-
+    Raises `UsageError`.
+    """
     try:
-        document: JsonValue = json.loads(data, parse_constant=refuse)
+        document: JsonValue = json.loads(data)
+        json.dumps(document, allow_nan=False, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"not JSON ({error})") from None
+        raise UsageError(f"not JSON ({_printable(str(error))[:200]})") from None
+    if _depth(document) > DEPTH_MOST:
+        raise UsageError(f"nested deeper than {DEPTH_MOST} levels")
     return document
+
+
+def _depth(document: JsonValue) -> int:
+    depth, level = 0, [document]
+    while level and depth <= DEPTH_MOST:
+        depth += 1
+        lists = [value for value in level if isinstance(value, list)]
+        maps = [value for value in level if isinstance(value, dict)]
+        level = [item for value in lists for item in value] + [v for m in maps for v in m.values()]
+    return depth
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
 
 
 def read_plain(path: Path, most: int) -> bytes:

@@ -52,6 +52,7 @@ def judge(seen: Exit, ordered: EndReason | None) -> Ending:
     reason = _reason(seen, ordered)
     failed = reason is not EndReason.FINISHED
     parts = [
+        "the node had less disk space than it must keep free" if reason is EndReason.SPOOL_FULL else "",
         seen.detail,
         f"exit code {seen.exit_code}" if failed and seen.exit_code else "",
         f"signal {_signal_name(seen.signal)}" if failed and seen.signal else "",

@@ -125,7 +125,7 @@ class Held:
         return Finish(
             token=self.grant.token,
             reason=self.ending.reason,
-            detail=detail[:2000],
+            detail=detail[:2000].encode("utf-8", "replace").decode(),
             exit_code=self.ending.exit_code,
             receipt=self.ending.receipt,
             units=self.units,

@@ -62,7 +62,8 @@ def scan(outbox: Path, seen: AbstractSet[str]) -> list[SealedFile | UnusableSeal
         try:
             found.append(_sealed(outbox, name))
         except (OSError, UsageError) as error:
-            found.append(UnusableSeal(name[:120], str(error)[:300]))
+            plain = name.encode("utf-8", "replace").decode()
+            found.append(UnusableSeal(plain[:120], str(error)[:300].encode("utf-8", "replace").decode()))
     return found
 
 
@@ -74,7 +75,7 @@ def _sealed(outbox: Path, name: str) -> SealedFile:
     if not isinstance(seal, dict):
         raise UsageError("its seal is not a JSON object")
     kind, size, digest, metadata = (seal.get(key) for key in ("artifact", "bytes", "hash", "metadata"))
-    if kind not in set(ArtifactKind):
+    if not isinstance(kind, str) or kind not in set(ArtifactKind):
         raise UsageError(f"its seal names no known kind of artifact: {kind!r:.40}")
     if not isinstance(size, int) or isinstance(size, bool) or size <= 0:
         raise UsageError(f"its seal declares {size!r:.40} bytes")
@@ -88,7 +89,7 @@ def _sealed(outbox: Path, name: str) -> SealedFile:
     if found.st_size != size:
         raise UsageError(f"it has {found.st_size} bytes, its seal declares {size}")
     declared: dict[str, JsonValue] = metadata
-    return SealedFile(name, ArtifactKind(str(kind)), size, str(digest) if digest else None, declared)
+    return SealedFile(name, ArtifactKind(kind), size, str(digest) if digest else None, declared)
 
 
 def digest_of(path: Path) -> tuple[str, int]:

@@ -340,18 +340,21 @@ class Warden:
                 return True
             os.waitpid(found.si_pid, os.WNOHANG)
 
-    def _children(self) -> list[int]:
-        """All children but the leader. They are ours and unreaped, so their numbers cannot be anyone else's."""
-        found = []
+    def _children(self) -> dict[int, bool]:
+        """All children but the leader, and whether each is alive.
+
+        They are ours and unreaped, so their numbers cannot be anyone else's.
+        """
+        found = {}
         for name in os.listdir("/proc"):
             if name.isdigit() and int(name) != self.job:
                 try:
                     with open(f"/proc/{name}/stat", "rb") as file:
-                        parent = int(file.read().rpartition(b")")[2].split()[1])
+                        fields = file.read().rpartition(b")")[2].split()
+                    if int(fields[1]) == self.pid:
+                        found[int(name)] = fields[0] not in b"ZX"
                 except (OSError, ValueError, IndexError):
                     continue
-                if parent == self.pid:
-                    found.append(int(name))
         return found
 
     def end_leftovers(self) -> None:
@@ -363,7 +366,7 @@ class Warden:
             if boot_clock() > give_up:
                 self.survivors = len(children)
                 break
-            seen.update(children)
+            seen.update(pid for pid, alive in children.items() if alive)
             for pid in children:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, os.WNOHANG)

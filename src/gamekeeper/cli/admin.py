@@ -79,8 +79,8 @@ def coordinator(
     """Run only the coordinator (`up` starts it)."""
     from gamekeeper.cli import launch
 
-    settings, _ = launch.settings_of(config, data_dir)
     launch.prepare_process(log_file, supervised=supervised)
+    settings, _ = launch.settings_of(config, data_dir)
     from gamekeeper import bootstrap
 
     raise typer.Exit(bootstrap.run_coordinator(settings))
@@ -95,8 +95,8 @@ def agent(
     """Run only the agent of this machine (`up` starts it)."""
     from gamekeeper.cli import launch
 
-    settings, _ = launch.settings_of(config, data_dir)
     launch.prepare_process(log_file, supervised=supervised)
+    settings, _ = launch.settings_of(config, data_dir)
     from gamekeeper import bootstrap
 
     raise typer.Exit(bootstrap.run_agent(settings))

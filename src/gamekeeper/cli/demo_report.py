@@ -29,7 +29,9 @@ def closing_report(data_dir: Path, config: Path, clock: Clock) -> Report:
         )  # fmt: skip
     settings = load(config)
     with Store.open(database, clock) as store:
-        report, catalogued = store.read(lambda r: (reporting.report(r, settings, 0), artifacts.hashes(r)))
+        report, catalogued = store.read(
+            lambda r: (reporting.report(r, settings, reporting.FileAudit()), artifacts.hashes(r))
+        )
     found = audit(data_dir / "artifacts" / "blake3", catalogued)
     return report.model_copy(
         update={"lost_artifacts": len(found.lost), "unverified_visible": len(found.unverified)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
@@ -26,11 +26,15 @@ LOOK_EVERY_S = 1.0
 MEASURE_AT_MOST_S = 240.0
 DRAIN_AT_MOST_S = 60.0
 QUIET_LOOKS = 2
+START_AT_MOST_S = 60.0
+ASK_AT_MOST_S = 5.0
+STOP_GRACE_S = 45.0
+MARK = "# Written by `gamekeeper demo`."
 
-_HEAD = """\
-# Written by `gamekeeper demo`. Everything of this demo lies in the folder of this file.
+_HEAD = f"""\
+{MARK} Everything of this demo lies in the folder of this file.
 data_dir = "."
-seed = {seed}
+seed = {{seed}}
 
 [coordinator]
 host = "127.0.0.1"
@@ -42,8 +46,9 @@ port = 0      # any free one; coordinator.json names it
 def run(data_dir: Path, goal: Goal, *, seed: int | None, output: Output) -> int:
     """Run a demo to its end and return the exit code."""
     config = prepare(data_dir, seed=seed, output=output)
-    launch.rotate_logs(data_dir / "logs")
     clock = SystemClock()
+    launch.check_unused(data_dir, clock)
+    launch.rotate_logs(data_dir / "logs")
     output.talk(f"demo in {data_dir}: {goal.words()}; Ctrl-C stops it early")
     output.talk(f"look inside from another terminal: gamekeeper status --data-dir {data_dir}")
     with (data_dir / "logs" / "demo.log").open("a", encoding="utf-8") as log:
@@ -74,7 +79,7 @@ def prepare(data_dir: Path, *, seed: int | None, output: Output) -> Path:
     from gamekeeper.settings import load
 
     config = data_dir / "gamekeeper.toml"
-    if data_dir.is_dir() and not config.exists() and any(data_dir.iterdir()):
+    if data_dir.is_dir() and any(data_dir.iterdir()) and not _is_ours(config):
         raise UsageError(
             f"{data_dir} holds something, but no demo", remedy="name another folder with --data-dir"
         )
@@ -82,6 +87,7 @@ def prepare(data_dir: Path, *, seed: int | None, output: Output) -> Path:
     files.make_folder(data_dir / "logs")
     if not config.exists():
         files.write_whole(config, _HEAD.format(seed=seed or 0) + launch.bundled_line())
+        load(config)
         return config
     settings = load(config)
     if seed is not None and settings.seed != seed:
@@ -91,6 +97,15 @@ def prepare(data_dir: Path, *, seed: int | None, output: Output) -> Path:
         )
     output.talk(f"resuming the demo in {data_dir}")
     return config
+
+
+def _is_ours(config: Path) -> bool:
+    """Whether a demo wrote this settings file; one that a person wrote is not ours to run."""
+    try:
+        with config.open("rb") as file:
+            return file.read(len(MARK)) == MARK.encode()
+    except OSError:
+        return False
 
 
 @dataclass(slots=True)
@@ -104,44 +119,60 @@ class Turn:
     display: progress.Progress
     interrupted: bool = False
     started: float = 0.0
-    last: Status | None = None
-    _finished: bool = field(default=False)
+    answered: bool = False
 
     async def run(self) -> None:
-        """Start the children, conduct the phases, stop the children. Raises when a child ended for good too early."""
+        """Start the children, conduct the phases, stop the children.
+
+        A first signal ends the phases early, a second one the waiting for jobs to end. Raises when a child ended
+        for good, or when the coordinator never answered.
+        """
         self.started = self.clock.monotonic()
         code: int | None = None
+        conduct = anyio.CancelScope()
         async with anyio.create_task_group() as tasks:
 
             async def supervise() -> None:
                 nonlocal code
                 crew = launch.children(self.config, self.data_dir, log_dir=self.data_dir / "logs")
-                code = await ChildSupervisor(self.clock).run(crew)
+                code = await ChildSupervisor(self.clock, stop_grace_s=STOP_GRACE_S).run(crew)
                 tasks.cancel_scope.cancel()
 
             async def heed_signals() -> None:
                 with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
                     async for _ in signals:
                         self.interrupted = True
-                        tasks.cancel_scope.cancel()
+                        conduct.cancel()
 
             tasks.start_soon(heed_signals)
             tasks.start_soon(supervise)
-            await self._conduct()
+            with conduct:
+                await self._conduct()
+            if self.interrupted:
+                self.display.update("stopping", None, self._elapsed())
+                with anyio.move_on_after(ASK_AT_MOST_S):
+                    await self._ask("interrupted by a person", "draining")
             tasks.cancel_scope.cancel()
-        if code is not None and code != exit_codes.DONE and not self._finished and not self.interrupted:
+        if self.interrupted:
+            return
+        if code is not None:
             raise launch.child_error(self.data_dir / "logs", code)
+        if not self.answered:
+            raise launch.child_error(self.data_dir / "logs", exit_codes.FAILED)
 
     async def _conduct(self) -> None:
         """Turn until the goal is reached, then measure, then drain; each for a bounded time."""
         await self._until("turning", self._goal_reached, None)
+        if not self.answered:
+            return
         await self._ask("the demo's goal is reached", "measuring")
-        await self._until("measuring the champion", _Quiet().look, MEASURE_AT_MOST_S)
-        self._finished = True
+        await self._until("measuring the champions", _Quiet().look, MEASURE_AT_MOST_S)
         await self._ask("the demo is over", "draining")
         await self._until("finishing", _Quiet().look, DRAIN_AT_MOST_S)
 
     def _goal_reached(self, status: Status | None) -> bool:
+        if not self.answered:
+            return self._elapsed() >= START_AT_MOST_S
         promotions = 0 if status is None else sum(row.promotions for row in status.lines)
         return self.goal.reached(promotions, self._elapsed())
 
@@ -151,11 +182,9 @@ class Turn:
         end = None if at_most_s is None else self.clock.monotonic() + at_most_s
         while True:
             status = await anyio.to_thread.run_sync(self._status, abandon_on_cancel=True)
-            if status is not None:
-                self.last = status
-            self.display.update(
-                phase if status is not None else f"{phase} (starting)", status, self._elapsed()
-            )
+            self.answered = self.answered or status is not None
+            waiting = "starting again" if self.answered else "starting"
+            self.display.update(waiting if status is None else phase, status, self._elapsed())
             if over(status) or (end is not None and self.clock.monotonic() >= end):
                 return
             await self.clock.sleep(LOOK_EVERY_S)

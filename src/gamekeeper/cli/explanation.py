@@ -11,19 +11,20 @@ VERDICTS_SHOWN = 8
 
 
 def why_page(page: Page, why: Why, now: float) -> Page:
-    """Headline, facts, newest verdict with its evidence, earlier verdicts, attempts and events."""
+    """Headline, known facts, newest verdict with its evidence, the other verdicts, attempts and events."""
     page.line(why.headline, "bold")
     wide = max([10, *(len(name) for name in why.facts)])
     for name, value in why.facts.items():
-        page.line(f"  {name.replace('_', ' '):<{wide}} {units.number(value)}")
+        if value is not None:
+            page.line(f"  {name.replace('_', ' '):<{wide}} {tables.fact(value)}")
     if why.verdicts:
-        newest, earlier = why.verdicts[0], why.verdicts[1:VERDICTS_SHOWN]
+        newest, others = why.verdicts[0], why.verdicts[1:VERDICTS_SHOWN]
         _newest_verdict(page, newest, now)
-        if earlier:
-            page.line("earlier verdicts", "bold")
+        if others:
+            page.line("other verdicts", "bold")
             page.table(
                 ("DECISION", "WHEN", "POLICY", "ACTED", "WHY"),
-                [_verdict_row(verdict, now) for verdict in earlier],
+                [_verdict_row(verdict, now) for verdict in others],
                 indent=2,
             )
     else:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gamekeeper.cli import units
+
 DEFAULT_PROMOTIONS = 3
 DEFAULT_SECONDS = 600.0
 SECONDS_A_PROMOTION = 300.0
@@ -47,5 +49,4 @@ class Goal:
         minutes = f"{self.seconds / 60:g} minutes"
         if self.promotions is None:
             return f"for {minutes}"
-        plural = "" if self.promotions == 1 else "s"
-        return f"until {self.promotions} promotion{plural} or {minutes}, whichever is first"
+        return f"until {units.promotions(self.promotions)} or {minutes}, whichever is first"

@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING
 
 from gamekeeper.cli import exit_codes
 from gamekeeper.cli.options import CONFIG_NAME, CONFIG_VARIABLE
-from gamekeeper.core.errors import GamekeeperError
+from gamekeeper.core.errors import GamekeeperError, RoleHeld
 
 if TYPE_CHECKING:
     from gamekeeper.cli.render import Output
+    from gamekeeper.core.clock import Clock
     from gamekeeper.runtime.supervisor import Child
     from gamekeeper.settings import Settings
 
 LOG_TAIL = 64 * 1024
+GOING_S = 1.0
 
 
 def bundled_line() -> str:
@@ -57,6 +59,24 @@ def children(config: Path, data_dir: Path, *, log_dir: Path | None = None) -> li
     return [child("coordinator"), child("agent")]
 
 
+def check_unused(data_dir: Path, clock: Clock) -> None:
+    """Raise `RoleHeld` when a coordinator works on the data directory.
+
+    One that was killed a moment ago may still be going; it is given `GOING_S` to do so.
+    """
+    from gamekeeper.bootstrap import only_coordinator
+
+    end = clock.monotonic() + GOING_S
+    while True:
+        try:
+            with only_coordinator(data_dir):
+                return
+        except RoleHeld:
+            if clock.monotonic() >= end:
+                raise
+        clock.block(0.1)
+
+
 def prepare_process(log_file: Path | None, *, supervised: bool) -> None:
     """Set up a child process: where its log goes, and that a Ctrl-C at the terminal is its parent's business."""
     from gamekeeper.runtime import telemetry
@@ -84,7 +104,9 @@ def run_up(settings: Settings, config: Path, output: Output) -> int:
     if output.json:
         os.environ["GAMEKEEPER_LOG_JSON"] = "1"  # for the child processes as well
     telemetry.configure(as_json=bool(os.environ.get("GAMEKEEPER_LOG_JSON")))
+    clock = SystemClock()
     files.make_folder(settings.data_dir)
+    check_unused(settings.data_dir, clock)
     output.talk(f"data directory {settings.data_dir}; stop with Ctrl-C, or wind down with: gamekeeper stop")
     interrupted = False
     code = exit_codes.DONE
@@ -101,7 +123,7 @@ def run_up(settings: Settings, config: Path, output: Output) -> int:
                         tasks.cancel_scope.cancel()
 
             tasks.start_soon(heed_signals)
-            code = await ChildSupervisor(SystemClock()).run(children(config, settings.data_dir))
+            code = await ChildSupervisor(clock).run(children(config, settings.data_dir))
             tasks.cancel_scope.cancel()
 
     anyio.run(supervise)

@@ -174,8 +174,7 @@ def entry(arguments: Sequence[str] | None = None) -> int:
         result = build()(args=words, prog_name="gamekeeper", standalone_mode=False)
         return result if isinstance(result, int) else exit_codes.DONE
     except GamekeeperError as error:
-        talk.error(code=error.code, message=error.message, remedy=error.remedy)
-        return error.exit_code
+        return _expected(talk, error)
     except (KeyboardInterrupt, typer.Abort):
         talk.talk("interrupted")
         return exit_codes.INTERRUPTED
@@ -186,6 +185,9 @@ def entry(arguments: Sequence[str] | None = None) -> int:
     except CommandLineError as error:
         return _command_line_error(talk, error)
     except Exception as error:  # noqa: BLE001 - the outermost frame: a person gets a line and a log, not a traceback
+        expected = _only_leaf(error)
+        if expected is not None:
+            return _expected(talk, expected)
         path = _write_bug_log(words)
         kind = f"{type(error).__name__}: {error}"
         talk.error(
@@ -194,6 +196,18 @@ def entry(arguments: Sequence[str] | None = None) -> int:
             remedy=f"please report it with the file {path}",
         )
         return exit_codes.OUR_BUG
+
+
+def _expected(talk: Output, error: GamekeeperError) -> int:
+    talk.error(code=error.code, message=error.message, remedy=error.remedy)
+    return error.exit_code
+
+
+def _only_leaf(error: BaseException) -> GamekeeperError | None:
+    """The one expected error inside a task group's exception group; `None` when there is anything else in it."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error if isinstance(error, GamekeeperError) else None
 
 
 def _command_line_error(talk: Output, error: Exception) -> int:

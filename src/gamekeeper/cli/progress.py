@@ -30,7 +30,9 @@ def progress_page(page: Page, phase: str, status: Status | None, elapsed_s: floa
         return page
     for row in status.lines:
         page.parts(
-            (f"{row.line:>12}  ", "accent"), (tables.champion(row), ""), (f", {tables.promotions(row)}", "")
+            (f"{row.line:>12}  ", "accent"),
+            (tables.champion(row), ""),
+            (f", {units.promotions(row.promotions)}", ""),
         )
         for name, text in tables.line_facts(row, status.at):
             page.parts((f"{name:>12}  ", "dim"), (text, ""))
@@ -47,7 +49,7 @@ def plain_line(phase: str, row: LineRow, status: Status, elapsed_s: float) -> st
     """One line of the loop in one line of text, for a log file."""
     facts = " | ".join(f"{name} {text}" for name, text in tables.line_facts(row, status.at))
     slots = f"slots {status.slots_busy}/{status.slots} busy"
-    return f"[{units.duration(elapsed_s)}] {phase} | {row.line}: {tables.promotions(row)} | {facts} | {slots}"
+    return f"[{units.duration(elapsed_s)}] {phase} | {row.line}: {units.promotions(row.promotions)} | {facts} | {slots}"
 
 
 class PlainProgress:

@@ -14,15 +14,15 @@ OPPONENT_NAMES = {"random": "random play", "alphabeta:4": "alpha-beta, depth 4",
 def report_page(page: Page, report: Report) -> Page:
     """What every line achieved, then what it took, then whether the data is whole."""
     promotions = sum(line.promotions for line in report.lines)
-    plural = "" if promotions == 1 else "s"
-    page.line(f"report: {promotions} promotion{plural} in {units.duration(report.seconds)}", "bold")
+    page.line(f"report: {units.promotions(promotions)} in {units.duration(report.seconds)}", "bold")
     for line in report.lines:
         page.line()
         _line(page, line)
     page.line()
     page.line(f"jobs              {job_outcomes(report.jobs)}")
     page.line(
-        f"slot utilisation  {units.percent(report.slot_utilisation)} of leased slot time had a running process"
+        f"slot utilisation  {units.percent(report.slot_utilisation)} of the slot time since the first claim"
+        " had a running process"
     )
     page.line(f"wall time         {units.duration(report.seconds)}")
     page.line(f"bytes verified    {units.size(report.bytes_verified)}")
@@ -47,8 +47,10 @@ def _line(page: Page, line: LineReport) -> None:
     who = "no champion" if line.champion is None else f"champion model {line.champion}"
     if line.champion_hash:
         who += f" ({line.champion_hash[:8]})"
-    page.parts((f"line {line.line}", "bold"), (f"  {who} after {line.promotions} promotions", ""))
-    loss = f", training loss {line.losses[0]:.3f} → {line.losses[-1]:.3f}" if line.losses else ""
+    page.parts((f"line {line.line}", "bold"), (f"  {who} after {units.promotions(line.promotions)}", ""))
+    loss = (
+        ", training loss " + " → ".join(f"{loss:.3f}" for loss in ends_of(line.losses)) if line.losses else ""
+    )
     page.line(
         f"  {units.count(line.verified_games)} verified games, {units.count(line.samples)} samples{loss}"
     )
@@ -93,6 +95,11 @@ def _line(page: Page, line: LineReport) -> None:
             ],
             indent=4,
         )
+
+
+def ends_of(values: Sequence[float]) -> Sequence[float]:
+    """The first and the last of several values; a single one stands alone."""
+    return values if len(values) < 2 else (values[0], values[-1])
 
 
 def opponents_of(ratings: Sequence[ChampionRatings]) -> list[str]:

@@ -58,8 +58,8 @@ font-variant-numeric:tabular-nums}th{color:var(--soft);font-weight:500;font-size
 
 def report_html(report: Report) -> str:
     """The whole page. All text that came from elsewhere is escaped."""
-    promotions = sum(line.promotions for line in report.lines)
-    title = f"{promotions} promotion{'' if promotions == 1 else 's'} in {units.duration(report.seconds)}"
+    promotions = units.promotions(sum(line.promotions for line in report.lines))
+    title = f"{promotions} in {units.duration(report.seconds)}"
     body = "".join(_line(line) for line in report.lines)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"/>'
@@ -92,7 +92,7 @@ def _line(line: LineReport) -> str:
     if line.champion_hash:
         champion += f" ({line.champion_hash[:8]})"
     lead = (
-        f"{champion} after {line.promotions} promotions · {units.count(line.verified_games)} verified games"
+        f"{champion} after {units.promotions(line.promotions)} · {units.count(line.verified_games)} verified games"
         f" · {units.count(line.samples)} samples"
     )
     return (

@@ -77,11 +77,6 @@ def score_of(pairs: Sequence[int]) -> float | None:
     return sum(i * amount for i, amount in enumerate(pairs)) / (4 * total) if total else None
 
 
-def promotions(row: LineRow) -> str:
-    """ "1 promotion"."""
-    return f"{row.promotions} promotion{'' if row.promotions == 1 else 's'}"
-
-
 def line_facts(row: LineRow, now: float) -> list[tuple[str, str]]:
     """Where one line's loop stands, as (name, text): stage, data, candidate, last decision with its reason."""
     loss = "none yet" if row.loss is None else f"{row.loss:.3f}"
@@ -108,7 +103,9 @@ def status_page(page: Page, status: Status) -> Page:
             page.line(f"    hint: {item.hint}", "dim")
     for row in status.lines:
         page.line()
-        page.parts((f"line {row.line}  ", "bold"), (f"{champion(row)}, {promotions(row)}", ""))
+        page.parts(
+            (f"line {row.line}  ", "bold"), (f"{champion(row)}, {units.promotions(row.promotions)}", "")
+        )
         for name, text in line_facts(row, status.at):
             page.parts((f"  {name:<14} ", "dim"), (text, ""))
     page.line()
@@ -256,6 +253,19 @@ def event_line(page: Page, row: EventRow) -> Page:
         (f"  {fields}", ""),
     )
     return page
+
+
+def fact(value: object) -> str:
+    """A JSON value for a person: hashes cut to their start, nested objects as "evaluate 1 ready, train 1 running"."""
+    if isinstance(value, Mapping):
+        inner = [(name, nested) for name, nested in value.items() if nested not in (None, 0, "", {}, [])]
+        return ", ".join(
+            f"{name} {fact(nested)}" if isinstance(nested, Mapping) else f"{fact(nested)} {name}"
+            for name, nested in inner
+        ) or "none"  # fmt: skip
+    if isinstance(value, list):
+        return ", ".join(map(fact, value)) or "none"
+    return _field(value) if isinstance(value, str) and len(value) == 64 else units.number(value)
 
 
 def _field(value: object) -> str:

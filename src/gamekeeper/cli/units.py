@@ -59,6 +59,11 @@ def count(number: int | None) -> str:
     return UNKNOWN if number is None else f"{number:,}"
 
 
+def promotions(amount: int) -> str:
+    """ "1 promotion", "3 promotions"."""
+    return f"{count(amount)} promotion{'' if amount == 1 else 's'}"
+
+
 def size(amount: int | None) -> str:
     """Bytes in powers of 1000: "34.2 MB"."""
     if amount is None:

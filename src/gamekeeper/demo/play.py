@@ -8,7 +8,7 @@ from gamekeeper.demo.board import COLUMNS, ROWS
 from gamekeeper.demo.net import Net
 from gamekeeper.demo.search import Search
 
-SIMULATIONS = 400
+SIMULATIONS = 800
 SIMULATIONS_MAX = 100_000
 LINE_CHARACTERS_MAX = 1000
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
-import random
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from functools import partial
 
 import anyio
 
-from gamekeeper.core.clock import Clock
+from gamekeeper.core.clock import Clock, unseeded
 from gamekeeper.core.errors import GamekeeperError
 from gamekeeper.runtime.daemon import Cyclic
 from gamekeeper.runtime.telemetry import logger
@@ -107,16 +106,16 @@ class ChildSupervisor:
         *,
         policy: RestartPolicy | None = None,
         stop_grace_s: float = 20.0,
-        chance: Callable[[], float] = random.random,
+        chance: Callable[[], float] | None = None,
         noticed: Callable[[Child, int], None] | None = None,
     ) -> None:
         self._clock = clock
         self._policy = policy or RestartPolicy()
         self._stop_grace_s = stop_grace_s
-        self._chance = chance
+        self._chance = chance or unseeded().random
         self._noticed = noticed
         self._log = logger("supervisor")
-        self._run_name = f"{os.getpid()}-{random.getrandbits(64):016x}"
+        self._run_name = f"{os.getpid()}-{unseeded().getrandbits(64):016x}"
         self.pids: dict[str, int] = {}
 
     async def run(self, children: Sequence[Child]) -> int:

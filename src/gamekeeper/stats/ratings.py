@@ -37,6 +37,7 @@ _LOST = (0.5, 0.0, 0.0, 0.0, 0.0)
 _WON = (0.0, 0.0, 0.0, 0.0, 0.5)
 _BOTH = (0.5, 0.0, 0.0, 0.0, 0.5)
 _ELO_PER_LOGIT = 400.0 / math.log(10.0)
+_RESOLUTION = 0.001  # Elo
 _STEPS = 200
 _LONGEST_STEP = 1.0  # logits; keeps Newton's method from overshooting where results are one-sided
 _CONVERGED = 1e-10
@@ -68,13 +69,10 @@ def elo_estimate(counts: PairCounts) -> Estimate | None:
     """How much stronger the candidate is than its opponent; None when no pair was played."""
     if counts.pairs == 0:
         return None
-    threshold = _student_quantile(counts.pairs) ** 2 / 2.0
-    low = _interval_end(_added(counts, _LOST), expected_score(-MAX_ELO), threshold)
-    high = _interval_end(_added(counts, _WON), expected_score(MAX_ELO), threshold)
     return Estimate(
         value=elo_from_score(_mean(_added(counts, _BOTH))),
-        low=-MAX_ELO if counts.points_0 == counts.pairs else elo_from_score(low),
-        high=MAX_ELO if counts.points_2 == counts.pairs else elo_from_score(high),
+        low=-MAX_ELO if counts.points_0 == counts.pairs else _interval_end(counts, _LOST, -MAX_ELO),
+        high=MAX_ELO if counts.points_2 == counts.pairs else _interval_end(counts, _WON, MAX_ELO),
     )
 
 
@@ -116,16 +114,18 @@ def _elo(logit: float) -> float:
     return max(-MAX_ELO, min(MAX_ELO, logit * _ELO_PER_LOGIT))
 
 
-def _interval_end(weights: Sequence[float], limit: float, threshold: float) -> float:
-    """The mean score between the observed one and `limit` at which the deficit reaches the threshold."""
-    inside, outside = _mean(weights), limit
-    for _ in range(60):
+def _interval_end(counts: PairCounts, prior: Sequence[float], limit: float) -> float:
+    """The Elo, on the way from the observed one to `limit`, up to which the test does not reject; to 0.001."""
+    weights = _added(counts, prior)
+    threshold = _student_quantile(counts.pairs) ** 2 / 2.0
+    inside, outside = elo_from_score(_mean(weights)), limit
+    while abs(outside - inside) > _RESOLUTION:
         middle = 0.5 * (inside + outside)
-        if mean_deficit(weights, middle) <= threshold:
+        if mean_deficit(weights, expected_score(middle)) <= threshold:
             inside = middle
         else:
             outside = middle
-    return inside
+    return 0.5 * (inside + outside)
 
 
 def _student_quantile(freedom: int) -> float:

@@ -23,6 +23,8 @@ from typing import NamedTuple
 
 # Beyond this no number of games that anybody plays tells differences apart.
 MAX_ELO = 2000.0
+_TINY = 1e-13
+_MAX_STEPS = 200
 PAIR_SCORES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -78,22 +80,32 @@ def mean_deficit(counts: Sequence[float], mean: float) -> float:
     factor is negative: at an end of it, an extreme result that was never seen takes the probability that remains.
     """
     terms = [(count, score - mean) for count, score in zip(counts, PAIR_SCORES, strict=True) if count > 0]
-    low, high = -1.0 / (1.0 - mean), 1.0 / mean
-
-    def slope(t: float) -> float:
-        """Derivative of the sum by t; it falls as t rises."""
-        return math.fsum(count * distance / (1.0 + t * distance) for count, distance in terms)
-
-    for _ in range(200):
-        middle = 0.5 * (low + high)
-        if not low < middle < high:
-            break
-        if slope(middle) > 0.0:
-            low = middle
-        else:
-            high = middle
-    t = 0.5 * (low + high)
+    t = _best_tilt(terms, -1.0 / (1.0 - mean), 1.0 / mean)
     return max(0.0, math.fsum(count * math.log1p(t * distance) for count, distance in terms))
+
+
+def _best_tilt(terms: Sequence[tuple[float, float]], low: float, high: float) -> float:
+    """The t in [low, high] that maximises sum n log(1 + t d) over the terms (n, d): Newton's method, bracketed."""
+    # An end can be best only if no factor is zero there, that is, if the extreme result was not seen.
+    for end, sign in ((low, -1.0), (high, 1.0)):
+        factors = [1.0 + end * distance for _, distance in terms]
+        if min(factors, default=1.0) > _TINY and sign * _slope(terms, factors) >= 0.0:
+            return end
+    t = 0.0
+    for _ in range(_MAX_STEPS):
+        factors = [1.0 + t * distance for _, distance in terms]
+        slope = _slope(terms, factors)
+        low, high = (t, high) if slope > 0.0 else (low, t)
+        curvature = math.fsum(n * (d / f) ** 2 for (n, d), f in zip(terms, factors, strict=True))
+        step = slope / curvature
+        if abs(step) <= _TINY * (1.0 + abs(t)):
+            break
+        t = t + step if low < t + step < high else 0.5 * (low + high)
+    return t
+
+
+def _slope(terms: Sequence[tuple[float, float]], factors: Sequence[float]) -> float:
+    return math.fsum(n * d / factor for (n, d), factor in zip(terms, factors, strict=True))
 
 
 def llr(counts: PairCounts, elo0: float, elo1: float) -> float:

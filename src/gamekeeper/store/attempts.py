@@ -11,7 +11,6 @@ from gamekeeper.core.jobs import (
     END_BUDGETS,
     END_STATES,
     FINAL_JOBS,
-    LIVE_ATTEMPTS,
     Attempt,
     AttemptState,
     Budget,
@@ -129,6 +128,7 @@ def stale(row: Row, token: int) -> StaleToken:
 def end(
     w: Writing,
     row: Row,
+    token: int,
     reason: EndReason,
     detail: str,
     *,
@@ -137,24 +137,21 @@ def end(
     units: int = 0,
     process_s: float = 0.0,
 ) -> Ended:
-    """End the live attempt in `row` (of `row_of`), charge its job's budgets and decide what becomes of the job.
+    """End the attempt in `row` (of `row_of`) under `token`, charge its job's budgets and decide what becomes of it.
 
     `here`: the coordinator ends it without a word of its agent. Progress never falls below what was reported, process
-    time never exceeds the time of the lease. Raises `StaleToken` when the attempt is over already.
+    time never exceeds the time of the lease. Raises `StaleToken` when the attempt is over or `token` is not its own.
     """
-    current, state = AttemptState(row["state"]), END_STATES[reason]
-    if current not in LIVE_ATTEMPTS:
-        raise stale(row, row["token"])
-    vocabulary.check_attempt_transition(row["id"], current, state)
+    state = END_STATES[reason]
     leased_s = max(0.0, w.now - row["leased_at"])
     process_s = min(max(process_s, row["process_s"]), leased_s)
     detail = sentence(detail)
     changed = w.run(
-        _END, id=row["id"], token=row["token"], state=state, reason=reason, detail=detail, now=w.now, here=int(here),
+        _END, id=row["id"], token=token, state=state, reason=reason, detail=detail, now=w.now, here=int(here),
         receipt=None if receipt is None else to_json(receipt), units=max(units, row["units"]), process_s=process_s,
     )  # fmt: skip
     if not changed:
-        raise stale(row_of(w, row["id"]), row["token"])
+        raise stale(row, token)
     w.run(_SLOT_TIME, node_id=row["node_id"], leased_s=leased_s, process_s=process_s)
     w.run(_COUNT_ATTEMPT, line=row["line"], kind=row["kind"], state=state)
     job_state, words = _end_job(w, row, state, reason)

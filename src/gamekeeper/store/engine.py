@@ -20,9 +20,9 @@ from typing import Self, TypeVar
 
 from sqlalchemy.exc import DBAPIError
 
-from gamekeeper.core.clock import Clock
+from gamekeeper.core.clock import Clock, unseeded
 from gamekeeper.core.errors import Refused
-from gamekeeper.store.migration import load_fresh, migrate
+from gamekeeper.store.migration import check_ours, load_fresh, migrate
 from gamekeeper.store.session import Reading, Writing
 from gamekeeper.store.sqlite import SqliteLink, check_folder
 from gamekeeper.store.writer import Committer, Request, Writer, closed, in_words
@@ -96,7 +96,7 @@ class FileStore(Store):
         self._closed = False
         with _words(self._path):
             self._link = _open_writer(self._path)
-        self._committer = Committer(self._link, clock, rng or random.Random())
+        self._committer = Committer(self._link, clock, rng or unseeded())
         self._writer = Writer(self._committer)
         self._pool = ThreadPoolExecutor(READERS_KEPT, thread_name_prefix="store-reader")
 
@@ -104,6 +104,10 @@ class FileStore(Store):
     def commits(self) -> int:
         """How many commits were made: with many callers at once, fewer than writes."""
         return self._committer.commits
+
+    def waiting(self) -> int:
+        """How many writes wait for their turn."""
+        return self._writer.waiting()
 
     def read(self, function: Callable[[Reading], T]) -> T:
         with _words(self._path), self._reader() as link:
@@ -169,7 +173,7 @@ class InlineStore(Store):
         self._link = SqliteLink(":memory:")
         load_fresh(self._link)
         self._link.prepare()
-        self._committer = Committer(self._link, clock, rng or random.Random())
+        self._committer = Committer(self._link, clock, rng or random.Random(0))
 
     def read(self, function: Callable[[Reading], T]) -> T:
         with self._turn(), _words(":memory:"):
@@ -230,7 +234,7 @@ def _open_writer(path: str) -> SqliteLink:
     link = SqliteLink(path)
     ready = False
     try:
-        link.raw.execute("PRAGMA application_id").fetchone()
+        check_ours(link)
         mode = link.raw.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         if mode != "wal":
             raise Refused(

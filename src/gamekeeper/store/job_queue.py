@@ -59,7 +59,7 @@ _LAST_DONE = sql(
     " ORDER BY ended_at DESC, id DESC LIMIT 1"
 )
 _LEASE = sql(
-    "SELECT l.expires_at, l.reaped, n.slots,"
+    "SELECT l.expires_at, n.slots,"
     " (SELECT count(*) FROM attempts WHERE node_id = n.id AND {live_attempt}) AS busy"
     " FROM agent_leases l JOIN nodes n ON n.id = l.node_id"
     " WHERE l.node_id = :node_id AND l.incarnation = :incarnation"
@@ -207,7 +207,7 @@ def grant(w: Writing, job_id: int, node_id: str, incarnation: str) -> Attempt:
     current one, its lease is over, or no slot is free; `NotFound` for an unknown job.
     """
     lease = w.first(_LEASE, node_id=node_id, incarnation=incarnation)
-    if lease is None or lease["reaped"] or lease["expires_at"] <= w.now:
+    if lease is None or lease["expires_at"] <= w.now:
         raise StaleToken(
             f"node {node_id} is not held by a live agent {incarnation}", remedy="wait for it to connect"
         )
@@ -284,20 +284,17 @@ def finish(
     if END_STATES[reason] is not state:
         raise UsageError(f"an attempt that ends for {reason} is {END_STATES[reason]}, not {state}")
     row = tries.row_of(w, attempt_id)
-    if row["token"] != token or row["ended_here"]:
-        raise tries.stale(row, token)
-    if row["ended_at"] is not None:
+    if row["token"] == token and row["ended_at"] is not None and not row["ended_here"]:
         return FinishResult("already", attempt_of(row), get(w, row["job_id"]).state)
-    over = tries.end(w, row, reason, detail, here=False, receipt=receipt, units=units, process_s=process_s)
+    over = tries.end(
+        w, row, token, reason, detail, here=False, receipt=receipt, units=units, process_s=process_s
+    )
     return FinishResult("applied", over.attempt, over.job_state)
 
 
 def end_from_here(w: Writing, attempt_id: int, token: int, reason: EndReason, detail: str) -> FinishResult:
     """End a live attempt without its agent (its lease is over). Raises `StaleToken` when it is over; `NotFound`."""
-    row = tries.row_of(w, attempt_id)
-    if row["token"] != token:
-        raise tries.stale(row, token)
-    over = tries.end(w, row, reason, detail, here=True)
+    over = tries.end(w, tries.row_of(w, attempt_id), token, reason, detail, here=True)
     return FinishResult("applied", over.attempt, over.job_state)
 
 

@@ -120,7 +120,7 @@ def take_role(w: Writing, role: str, holder: str, lease_s: float, *, displace: b
     lock of the data folder). Raises `RoleHeld` while another holder's lease runs.
     """
     row = w.first(_ROLE, role=role)
-    if row is not None and not displace and not row["released"] and row["expires_at"] > w.now:
+    if row is not None and not displace and row["expires_at"] > w.now:
         raise RoleHeld(
             f"the role {role} is held by {row['holder']} for another {row['expires_at'] - w.now:.0f} s",
             remedy="talk to that process, or stop it first",
@@ -164,7 +164,7 @@ def assert_role(w: Writing, role: str, epoch: int) -> None:
 def holder(r: Reading, role: str) -> Role | None:
     """Who holds the role now, or `None`."""
     row = r.first(_ROLE, role=role)
-    if row is None or row["released"] or row["expires_at"] <= r.now:
+    if row is None or row["expires_at"] <= r.now:
         return None
     return Role(row["role"], row["holder"], row["epoch"], row["taken_at"], row["expires_at"])
 
@@ -208,7 +208,9 @@ def connect_agent(
             keep.append(row["id"])
         elif row["incarnation"] != incarnation:
             words = "the agent restarted and no longer had it"
-            tries.end(w, tries.row_of(w, row["id"]), EndReason.AGENT_RESTARTED, words, here=True)
+            tries.end(
+                w, tries.row_of(w, row["id"]), row["token"], EndReason.AGENT_RESTARTED, words, here=True
+            )
     stop = sorted({attempt for attempt, _ in claimed} - set(keep))
     w.emit(AgentConnected(node_id, incarnation, token, len(keep)))
     return lease, keep, stop
@@ -247,7 +249,7 @@ def beat(
     for key, row in mine.items():
         if key not in named and row["seen_at"] + lease_s <= w.now:
             words = f"the agent did not name it for {lease_s:.0f} s"
-            tries.end(w, tries.row_of(w, row["id"]), EndReason.LEASE_EXPIRED, words, here=True)
+            tries.end(w, tries.row_of(w, row["id"]), row["token"], EndReason.LEASE_EXPIRED, words, here=True)
         elif row["cancel_requested"]:
             w.run(_ENDING, id=row["id"], token=row["token"])
             stop.append(row["id"])

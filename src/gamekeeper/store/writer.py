@@ -80,9 +80,9 @@ class Committer:
             raw.execute("BEGIN IMMEDIATE")
             for request in batch:
                 self._one(request)
-                if not raw.in_transaction:
+                if request.error is not None and not raw.in_transaction:
                     # The engine threw the whole transaction away (disk full, for one): nobody's work is left.
-                    raise request.error or Refused("the transaction was ended by a caller")
+                    raise request.error
             raw.execute("COMMIT")
             self.commits += 1
             self.served += len(batch)
@@ -118,6 +118,10 @@ class Writer:
                 raise closed(self._committer.link.path)
             self._queue.put(Request(function, future))
         return future
+
+    def waiting(self) -> int:
+        """How many requests wait for their turn."""
+        return self._queue.qsize()
 
     def is_current_thread(self) -> bool:
         """Whether the caller runs inside a write."""

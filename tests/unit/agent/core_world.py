@@ -1,4 +1,4 @@
-"""A world around `AgentCore`: it answers, loses and repeats calls, runs pretended processes, and checks every command."""
+"""A world around `AgentCore`: answers, loses and repeats calls, pretends processes, and checks every command."""
 
 from __future__ import annotations
 
@@ -227,9 +227,9 @@ class World:
         elif not isinstance(call, m.SendConnect):
             attempt = call.grant.attempt if isinstance(call, m.FetchInputs) else call.attempt
             # a dead right, or a report that will never be taken: forgetting it silently is allowed
-            if failure in (m.Failure.STALE, m.Failure.NOT_ALLOWED, m.Failure.REJECTED):
-                if not isinstance(call, m.FetchInputs | m.Ship) or failure is not m.Failure.REJECTED:
-                    self.may_be_lost(serial, attempt, failure, call)
+            rejected = failure is m.Failure.REJECTED and not isinstance(call, m.FetchInputs | m.Ship)
+            if rejected or failure in (m.Failure.STALE, m.Failure.NOT_ALLOWED):
+                self.may_be_lost(serial, attempt, failure, call)
         event = m.Failed(serial, failure, "said so", 0.0)
         self.answered.append(event)
         self.send(event)

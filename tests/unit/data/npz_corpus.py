@@ -148,6 +148,7 @@ def good_cases() -> Iterator[Case]:
     yield Case("longest comment", build(parts(), comment=b"c" * 0xFFFF), None)
     yield Case("member comment", with_part(part_with(comment=b"policy")), None)
     yield Case("timestamps", with_part(part_with(local_extra=extra(0x5455, b"\1" + b"\0" * 4))), None)
+    yield Case("padding", with_part(part_with(local_extra=extra(0xD935, bytes(8188)))), None)
     yield Case("UTF-8 flag", with_part(part_with(flags=0x800)), None)
     yield Case("deflate options", with_part(part_with(flags=6, method=8)), None)
     yield Case("other order", build(parts(), directory_order=[3, 1, 4, 0, 2]), None)

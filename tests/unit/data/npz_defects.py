@@ -115,6 +115,16 @@ def _bad_members() -> Iterator[Case]:
     yield member(
         "zip64 offset missing", D.HEADER_MISMATCH, central={"offset": ZIP64_ALL}, central_extra=partial
     )
+    sizes = struct.pack("<QQ", len(npy(arrays()["policy"])), len(npy(arrays()["policy"])))
+    yield member("zip64 extra too long", D.HEADER_MISMATCH, local_extra=extra(1, sizes + b"more"))
+    yield member(
+        "zip64 offset left out",
+        D.HEADER_MISMATCH,
+        central={"offset": ZIP64_ALL},
+        central_extra=extra(1, sizes),
+    )
+    for where in ("local_extra", "central_extra"):
+        yield member(f"too long {where}", D.LIMIT, **{where: extra(9, b"") * 2049})
     yield member("stored sizes differ", D.SIZE_MISMATCH, central={"size": 5})
     yield from _bad_data()
 

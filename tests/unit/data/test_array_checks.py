@@ -113,6 +113,16 @@ def test_long_row_sums_are_exact() -> None:
     assert wrong_verdicts == 0
 
 
+def test_negative_bounds() -> None:
+    """A range that lies wholly below zero, or above it, is judged by the size of the bits."""
+    for low, high, fine, bad in ((-2, -1, -1.5, -0.5), (1, 2, 1.5, 0.5), (-2, -1, -1, 0), (0.5, 9, 9, 0.25)):
+        checker = PieceChecker(
+            read_rule("a", {"dtype": "<f4", "shape": ["N"], "min": low, "max": high}), "<f4"
+        )
+        assert checker.check(np.float32([[fine]]), None) == []
+        assert [finding.defect for finding in checker.check(np.float32([[bad]]), None)] == [Defect.RANGE]
+
+
 def test_integers_compare_exactly() -> None:
     """Large whole numbers are rounded to floating point before they are compared."""
     top = 2**63 - 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import connect4_reference as plain
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -12,7 +13,6 @@ from gamekeeper.demo import arena, board, net
 from gamekeeper.demo.arena import AlphaBetaPlayer, NetPlayer, PairResult, Pairs, Player, RandomPlayer
 from gamekeeper.demo.net import Net
 from gamekeeper.demo.search import Search
-from tests.unit.demo import connect4_reference as plain
 
 
 def net_player(seed: int = 5, simulations: int = 12) -> NetPlayer:
@@ -85,6 +85,7 @@ def test_replays_tell_games_apart() -> None:
     assert one.replay == PairResult(3, 0.0, 0.0, ("0123", "0124")).replay
 
 
+@pytest.mark.unmeasured
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(0, 6), max_size=14), st.integers(0, 1000))
 def test_alpha_beta_takes_wins_and_stops_losses(tries: list[int], seed: int) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import connect4_reference as plain
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gamekeeper.demo import board
-from tests.unit.demo import connect4_reference as plain
 
 
 @st.composite
@@ -57,6 +57,7 @@ def test_rules_agree_with_plain_rules(moves: list[int]) -> None:
     assert int(mask[0]) & ~board.BOARD == 0
 
 
+@pytest.mark.unmeasured
 @given(games())
 def test_prospects_agree_with_trying_every_move(moves: list[int]) -> None:
     """A wrong threat would make the search overlook a win in one or a forced block."""
@@ -104,6 +105,7 @@ def test_reflection_commutes_with_play(moves: list[int]) -> None:
     assert np.array_equal(board.features(own, mask), mirrored)
 
 
+@pytest.mark.unmeasured
 @given(st.lists(games(), min_size=1, max_size=8))
 def test_games_in_a_batch_do_not_touch_each_other(batch: list[list[int]]) -> None:
     """A row that leaks into another would mix up games played side by side."""

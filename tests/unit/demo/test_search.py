@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import connect4_reference as plain
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,6 @@ from hypothesis import strategies as st
 from gamekeeper.demo import board, net
 from gamekeeper.demo.net import Net
 from gamekeeper.demo.search import Found, Search
-from tests.unit.demo import connect4_reference as plain
 
 SMALL = Net(net.new_weights(np.random.default_rng(5), 16, 2))
 
@@ -68,6 +68,7 @@ def test_an_open_three_is_prevented() -> None:
     assert int(found.policy[0].argmax()) in {1, 4}
 
 
+@pytest.mark.unmeasured
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6), st.integers(6, 34))
 def test_forced_results_are_found(seed: int, length: int) -> None:
@@ -89,6 +90,7 @@ def test_forced_results_are_found(seed: int, length: int) -> None:
         assert plain.result_within(columns, player, deeper) in {0, found.proven[0]}
 
 
+@pytest.mark.unmeasured
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6))
 def test_the_end_of_the_game_is_solved(seed: int) -> None:

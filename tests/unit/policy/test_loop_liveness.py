@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hypothesis import Phase as HypothesisPhase
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +23,8 @@ troubles = st.builds(
     duplicate=st.floats(0, 0.6),
     better=st.floats(0.4, 1),
 )
+# A failing simulation is small enough as it is; shrinking it would take minutes.
+QUICK = (HypothesisPhase.explicit, HypothesisPhase.reuse, HypothesisPhase.generate)
 worlds = st.builds(a_world, seed=st.integers(0, 2**32), slots=st.integers(1, 9), chances=troubles)
 
 
@@ -66,7 +69,7 @@ def check_openings(world: LoopWorld) -> None:
                 seen |= numbers
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, phases=QUICK, max_examples=25)
 @given(worlds)
 def test_promotions_come_whatever_jobs_fail(world: LoopWorld) -> None:
     """A lost hand-off, a key that blocks its own retry, or a test without end would stop the loop here."""
@@ -80,7 +83,7 @@ def test_promotions_come_whatever_jobs_fail(world: LoopWorld) -> None:
     assert [expected for expected, _ in world.moves] == [None, *(model for _, model in world.moves[:-1])]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, phases=QUICK, max_examples=25)
 @given(worlds, st.integers(1, 120), st.sampled_from(Phase))
 def test_a_second_pass_over_the_same_state_does_nothing(world: LoopWorld, passes: int, phase: Phase) -> None:
     """A need that is not satisfied by what it asked for would submit more with every pass."""
@@ -93,7 +96,7 @@ def test_a_second_pass_over_the_same_state_does_nothing(world: LoopWorld, passes
     assert loop.decide(world.view(), world.limits, world.now).actions == ()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, phases=QUICK, max_examples=25)
 @given(worlds, st.integers(1, 120))
 def test_a_decision_applied_twice_changes_nothing_the_second_time(world: LoopWorld, passes: int) -> None:
     """A crash between applying and noting it would double jobs, promotions or rejections."""
@@ -108,7 +111,7 @@ def test_a_decision_applied_twice_changes_nothing_the_second_time(world: LoopWor
         assert world.apply(decision) == 0
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, phases=QUICK, max_examples=25)
 @given(worlds, st.integers(1, 80), st.data())
 def test_every_job_may_die_at_once(world: LoopWorld, passes: int, data: st.DataObject) -> None:
     """All machines lost in one moment must leave needs that are seen again, not a line that waits for ghosts."""
@@ -125,7 +128,7 @@ def test_every_job_may_die_at_once(world: LoopWorld, passes: int, data: st.DataO
     assert len(world.moves) > before
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, phases=QUICK, max_examples=25)
 @given(worlds, st.integers(1, 100))
 def test_measuring_ends_with_every_champion_rated(world: LoopWorld, passes: int) -> None:
     """The end of a run would wait forever for its ratings, or be kept busy with other work."""
@@ -145,7 +148,7 @@ def test_measuring_ends_with_every_champion_rated(world: LoopWorld, passes: int)
             assert world.tally(model.id, opponent, "rating").played == world.line.rating_pairs
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, phases=QUICK, max_examples=25)
 @given(worlds, st.integers(1, 60))
 def test_no_slot_finds_the_queue_empty(world: LoopWorld, passes: int) -> None:
     """With a champion and no failures, an idle slot beside an empty queue is the starvation of the old fleet."""
@@ -159,7 +162,7 @@ def test_no_slot_finds_the_queue_empty(world: LoopWorld, passes: int) -> None:
         world.now += 10.0
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, phases=QUICK, max_examples=6)
 @given(st.integers(0, 2**32), st.integers(1, 4))
 def test_a_model_that_never_improves_is_never_promoted(seed: int, slots: int) -> None:
     """A worse candidate that becomes champion shows a test read from the wrong side."""

@@ -86,6 +86,7 @@ limits_drawn = st.builds(
 )
 
 
+@settings(max_examples=40, deadline=None)
 @given(views(), limits_drawn)
 def test_never_grants_more_than_free_slots(view: View, limits: Limits) -> None:
     """A node overcommitted by one pass would run more processes than it offered."""
@@ -96,6 +97,7 @@ def test_never_grants_more_than_free_slots(view: View, limits: Limits) -> None:
         assert not mine or waiting.lease_expires_at > NOW
 
 
+@settings(max_examples=40, deadline=None)
 @given(views(), limits_drawn)
 def test_grants_each_job_at_most_once_and_only_due_ones(view: View, limits: Limits) -> None:
     """A job granted twice has two live attempts; one granted early ignores its retry delay."""
@@ -105,6 +107,7 @@ def test_grants_each_job_at_most_once_and_only_due_ones(view: View, limits: Limi
     assert set(ids) <= due
 
 
+@settings(max_examples=40, deadline=None)
 @given(views(), limits_drawn)
 def test_no_slot_stays_idle_beside_due_work(view: View, limits: Limits) -> None:
     """The starvation of the old fleet: idle nodes beside a full queue."""
@@ -115,6 +118,7 @@ def test_no_slot_stays_idle_beside_due_work(view: View, limits: Limits) -> None:
     assert len(decision.actions) == expected
 
 
+@settings(max_examples=40, deadline=None)
 @given(views(), limits_drawn)
 def test_every_job_and_node_gets_one_verdict(view: View, limits: Limits) -> None:
     """A subject without a verdict cannot be explained by `why`."""
@@ -126,6 +130,7 @@ def test_every_job_and_node_gets_one_verdict(view: View, limits: Limits) -> None
     assert all(verdict.reason in set(Reason) and verdict.sentence for verdict in decision.verdicts)
 
 
+@settings(max_examples=40, deadline=None)
 @given(views(), limits_drawn)
 def test_a_verdict_acts_exactly_when_a_grant_follows(view: View, limits: Limits) -> None:
     """A verdict that says granted without a grant, or the reverse, would be a lie in the record."""
@@ -135,6 +140,7 @@ def test_a_verdict_acts_exactly_when_a_grant_follows(view: View, limits: Limits)
     assert acting == jobs | {f"node/{grant.node_id}" for grant in grants(decision)}
 
 
+@settings(max_examples=40, deadline=None)
 @given(views(), limits_drawn, st.randoms(use_true_random=False))
 def test_the_order_of_the_view_does_not_matter(view: View, limits: Limits, chance: random.Random) -> None:
     """Answers that hang on row order cannot be replayed."""
@@ -147,6 +153,7 @@ def test_the_order_of_the_view_does_not_matter(view: View, limits: Limits, chanc
     assert decide(shuffled, limits, NOW) == decide(view, limits, NOW)
 
 
+@settings(max_examples=40, deadline=None)
 @given(views(), limits_drawn)
 def test_within_a_lane_the_oldest_goes_first(view: View, limits: Limits) -> None:
     """A younger job that overtakes an older one of its own lane could starve it."""
@@ -163,6 +170,7 @@ def test_within_a_lane_the_oldest_goes_first(view: View, limits: Limits) -> None
             assert not (same and older and other.job_id in given_out and one.job_id not in given_out)
 
 
+@settings(max_examples=40, deadline=None)
 @given(views(), limits_drawn)
 def test_one_more_slot_never_takes_a_grant_away(view: View, limits: Limits) -> None:
     """More capacity must mean a superset of work: the matching is greedy, hence monotone."""
@@ -399,7 +407,7 @@ def test_no_agent_is_told_apart_from_no_free_slot() -> None:
     busy = decide(View((agent(free=1),), (job(1), job(2))), Limits(), NOW)
     assert reason(nobody, "job/1") == Reason.NO_AGENT
     assert reason(busy, "job/2") == Reason.NO_FREE_SLOT
-    assert "all 1 free slots" in verdict(busy, "job/2").sentence
+    assert "took 1 free slot" in verdict(busy, "job/2").sentence
 
 
 def test_an_agent_without_slots_is_no_capacity() -> None:

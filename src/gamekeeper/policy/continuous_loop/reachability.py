@@ -27,7 +27,7 @@ from gamekeeper.policy.continuous_loop.view import (
 )
 from gamekeeper.stats.sprt import Outcome, PairCounts, Sprt
 
-PASSES = 1000
+PASSES = 300
 SLOTS = 64
 
 
@@ -111,9 +111,8 @@ def _walk(line: Line, sprt: Sprt, limits: Limits) -> list[str]:
             missing.pop(Stage.CANARY, None)
         if not missing and world.view.champions[-1].generation > 0:
             return []
-        for action in decision.actions:
-            if isinstance(action, SubmitJob):
-                world.finish(action.spec, line)
+        for spec in [action.spec for action in decision.actions if isinstance(action, SubmitJob)]:
+            world.finish(spec, line)
         world.promote(sprt)
     stuck = [f"{stage}: never reached; last said: {sentence}" for stage, sentence in missing.items()]
     return stuck or [f"promotion: no candidate was decided in {PASSES} passes over an ideal world"]
@@ -148,26 +147,23 @@ class _World:
 
     def _book(self, spec: JobSpec) -> None:
         pairs, opponent = int(str(spec.wanted["pairs"])), str(spec.wanted["opponent"])
-        candidate = self.view.candidate
         if spec.purpose == Purpose.RATING:
-            rated = tuple(self._rate(champion, spec, pairs, opponent) for champion in self.view.champions)
-            self.view = replace(self.view, champions=rated)
-        elif candidate is not None and spec.purpose == Purpose.PROMOTION:
-            self.view = replace(
-                self.view, candidate=replace(candidate, promotion=_won(candidate.promotion, pairs))
+            rated = tuple(
+                _rated(champion, "model/0" if opponent == "model" else opponent, pairs)
+                if spec.inputs["candidate"] == (champion.hash,)
+                else champion
+                for champion in self.view.champions
             )
-        elif candidate is not None and opponent == "random":
-            self.view = replace(self.view, candidate=replace(candidate, random=_won(candidate.random, pairs)))
-        elif candidate is not None:
-            self.view = replace(self.view, candidate=replace(candidate, mirror=_won(candidate.mirror, pairs)))
-
-    def _rate(self, champion: ChampionView, spec: JobSpec, pairs: int, opponent: str) -> ChampionView:
-        if spec.inputs["candidate"] != (champion.hash,):
-            return champion
-        name = "model/0" if opponent == "model" else opponent
-        return replace(
-            champion, ratings={**champion.ratings, name: _won(champion.ratings.get(name, NO_GAMES), pairs)}
-        )
+            self.view = replace(self.view, champions=rated)
+            return
+        candidate = self.view.candidate or CandidateView(0, "")
+        if spec.purpose == Purpose.PROMOTION:
+            candidate = replace(candidate, promotion=_won(candidate.promotion, pairs))
+        elif opponent == "random":
+            candidate = replace(candidate, random=_won(candidate.random, pairs))
+        else:
+            candidate = replace(candidate, mirror=_won(candidate.mirror, pairs))
+        self.view = replace(self.view, candidate=candidate)
 
     def promote(self, sprt: Sprt) -> None:
         candidate = self.view.candidate
@@ -181,3 +177,8 @@ class _World:
 def _won(tally: PairTally, pairs: int) -> PairTally:
     won = tally.counts[4] + pairs
     return PairTally((0, 0, 0, 0, won), 0, tally.next_pair + pairs)
+
+
+def _rated(champion: ChampionView, opponent: str, pairs: int) -> ChampionView:
+    tally = _won(champion.ratings.get(opponent, NO_GAMES), pairs)
+    return replace(champion, ratings={**champion.ratings, opponent: tally})

@@ -110,8 +110,14 @@ def test_a_champion_moves_only_from_the_one_that_was_seen(rig: Rig) -> None:
     for name in "ab":
         rig.store.write(
             partial(
-                registry.register_model, line=LINE, model_hash=name * 64, parent_id=None, job_id=job, steps=0,
-                samples=0, loss=None,
+                registry.register_model,
+                line=LINE,
+                model_hash=name * 64,
+                parent_id=None,
+                job_id=job,
+                steps=0,
+                samples=0,
+                loss=None,
             )
         )
     outcomes = carry_out(rig, MoveChampion(LINE, 1, None), MoveChampion(LINE, 2, None))

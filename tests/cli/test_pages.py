@@ -82,7 +82,8 @@ def test_plain_progress_is_sparse_but_never_misses_a_promotion() -> None:
         line = samples.LINE.model_copy(update={"promotions": promotions})
         display.update("turning", samples.STATUS.model_copy(update={"lines": [line]}), float(second))
     display.update("measuring", None, 25.0)
-    said = err.getvalue().splitlines()
+    said = [line for line in err.getvalue().splitlines() if not line.startswith("  !")]
+    assert "  ! node/n-2: not heard for 2 min" in err.getvalue().splitlines()
     assert [line.split("]")[0] for line in said] == ["[0 s", "[10 s", "[13 s", "[23 s", "[25 s"]
     assert "2 promotions" in said[2]
     assert "measuring" in said[4]

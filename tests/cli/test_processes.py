@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+import gamekeeper
 from gamekeeper.cli import demo_run
 from gamekeeper.cli.coordinator_api import CoordinatorApi, announced_url
 from gamekeeper.cli.demo_report import closing_report
@@ -36,7 +37,8 @@ pytestmark = pytest.mark.slow
 
 def environment(**more: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GAMEKEEPER_")}
-    return {**kept, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **more}
+    source = str(Path(gamekeeper.__file__).parents[1])  # jobs start in folders of their own
+    return {**kept, "PYTHONPATH": source, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **more}
 
 
 def finish(process: subprocess.Popen[str], seconds: float = 90) -> tuple[int, str, str]:
@@ -168,6 +170,7 @@ def test_a_demo_stops_on_ctrl_c_with_a_report_and_resumes_with_the_same_command(
                 (seen := status_of(data_dir)) is not None and any(row.verified_games for row in seen.lines)
             ),
             within_s=60,
+            every_s=0.2,
         )
         process.send_signal(signal.SIGINT)
         code, out, err = finish(process)

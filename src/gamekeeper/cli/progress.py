@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 PLAIN_EVERY_S = 10.0
+ATTENTION_SHOWN = 3
 
 
 class Progress(Protocol):
@@ -40,7 +41,7 @@ def progress_page(page: Page, phase: str, status: Status | None, elapsed_s: floa
     if status.slot_utilisation is not None:
         use += f", {units.percent(status.slot_utilisation)} since the first claim"
     page.parts((f"{'slots':>12}  ", "dim"), (use, ""))
-    for item in status.attention[:3]:
+    for item in status.attention[:ATTENTION_SHOWN]:
         page.parts((f"{'attention':>12}  ", "warn"), (f"{item.subject}: {item.sentence}", ""))
     return page
 
@@ -73,6 +74,8 @@ class PlainProgress:
         else:
             for row in status.lines:
                 page.line(plain_line(phase, row, status, elapsed_s))
+            for item in status.attention[:ATTENTION_SHOWN]:
+                page.line(f"  ! {item.subject}: {item.sentence}")
         self._err.write(page.text())
         self._err.flush()
 

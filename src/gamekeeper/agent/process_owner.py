@@ -22,7 +22,6 @@ from pathlib import Path
 
 import anyio
 
-import gamekeeper
 from gamekeeper.adapters import processes
 from gamekeeper.agent.attempt_dir import AttemptDir, ProcessRecord
 from gamekeeper.agent.config import AgentConfig
@@ -36,6 +35,7 @@ SETTLE_S = 10.0
 SWEEPS = 20
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 _LAUNCH = "import sys; sys.path.insert(0, sys.argv.pop(1)); from gamekeeper.agent.warden import main; main()"
+_PACKAGES = Path(__file__).parents[2]
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "BLIS_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS", "RAYON_NUM_THREADS",
@@ -86,7 +86,7 @@ class ProcessOwner:
         command = [word.replace("{python}", str(config.python)) for word in grant.command]
         limit = "-" if grant.time_limit_s is None else str(grant.time_limit_s)
         arguments = [
-            str(config.python), "-I", "-S", "-c", _LAUNCH, str(Path(gamekeeper.__file__).parent.parent),
+            str(config.python), "-I", "-S", "-c", _LAUNCH, str(_PACKAGES),
             str(place.root),
         ]  # fmt: skip
         lock = os.open(place.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -43,6 +43,11 @@ class Verdict:
     evidence: tuple[Evidence, ...] = ()
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, for sentences: "1 job", "1,200 jobs"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """The answer of one pass of a policy: verdicts for all subjects, and the actions to apply."""

@@ -129,6 +129,18 @@ _BY_CODE: dict[str, type[GamekeeperError]] = {
 
 
 def from_json(document: dict[str, object]) -> GamekeeperError:
-    """Rebuild the error that `as_json` wrote; an unknown code becomes a plain `GamekeeperError`."""
+    """Rebuild an error from its JSON; an unknown code becomes a plain `GamekeeperError`.
+
+    A "retry_after_s" in the document is kept by `Busy`, unless it is no sensible time to wait.
+    """
     kind = _BY_CODE.get(str(document.get("code", "")), GamekeeperError)
-    return kind(str(document.get("message", "unknown error")), remedy=str(document.get("remedy", "")))
+    error = kind(str(document.get("message", "unknown error")), remedy=str(document.get("remedy", "")))
+    wait = document.get("retry_after_s")
+    if (
+        isinstance(error, Busy)
+        and isinstance(wait, int | float)
+        and not isinstance(wait, bool)
+        and 0 <= wait <= 3600
+    ):
+        error.retry_after_s = float(wait)
+    return error

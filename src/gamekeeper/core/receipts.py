@@ -15,6 +15,9 @@ from enum import StrEnum
 
 HASH_PATTERN = re.compile(r"[0-9a-f]{64}\Z")
 MAX_LIST = 10_000
+MAX_COUNT = 2**53
+"""Above this, whole numbers are no longer exact in JSON and in floats, and no store column holds them for sure."""
+MAX_UNKNOWN = 5
 
 
 class FieldType(StrEnum):
@@ -112,7 +115,8 @@ def examine(kind: JobKind, receipt: object) -> Finding:
     malformed: list[str] = []
     hollow: list[str] = []
     declared = {item.name for item in kind.receipt}
-    malformed += [f"unknown field {name!r}" for name in sorted(map(str, receipt)) if name not in declared]
+    unknown = sorted(name for name in map(str, receipt) if name not in declared)
+    malformed += [f"unknown field {name!r:.40}" for name in unknown[:MAX_UNKNOWN]]
     for item in kind.receipt:
         if item.name not in receipt:
             hollow.append(f"field {item.name!r} is missing")
@@ -131,11 +135,11 @@ def _examine_field(item: ReceiptField, value: object) -> tuple[str, bool]:
     """Return (problem or "", whether the problem is emptiness rather than a wrong type)."""
     name = item.name
     if item.type is FieldType.COUNT:
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            return f"{name} must be a whole number, not {value!r:.40}", False
+        if not _is_count(value):
+            return f"{name} must be a whole number up to {MAX_COUNT}, not {value!r:.40}", False
         return (f"{name} is 0", True) if value == 0 else ("", False)
     if item.type is FieldType.NUMBER:
-        fine = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        fine = isinstance(value, int | float) and _is_moderate(value)
         return ("" if fine else f"{name} must be a finite number, not {value!r:.40}"), False
     if item.type is FieldType.HASH:
         return ("" if is_hash(value) else f"{name} must be a 64-digit hash, not {value!r:.40}"), False
@@ -176,10 +180,15 @@ def _is_pair(entry: object) -> bool:
         isinstance(score, int | float) and not isinstance(score, bool) and score in (0, 0.5, 1)
         for score in (first, second)
     )
-    return (
-        isinstance(number, int)
-        and not isinstance(number, bool)
-        and number >= 0
-        and scores
-        and is_hash(replay)
-    )
+    return _is_count(number) and scores and is_hash(replay)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT
+
+
+def _is_moderate(value: float) -> bool:
+    """Whether a number is finite as a float; whole numbers of JSON have no such bound."""
+    if isinstance(value, int):
+        return not isinstance(value, bool) and abs(value) <= MAX_COUNT
+    return math.isfinite(value)

@@ -137,12 +137,11 @@ def _left_alone(reason: Reason, sentence: str, *evidence: Evidence) -> _Finding:
 
 def _doubt(view: View, limits: Limits, now: float) -> _Finding | None:
     """Why nothing can be told from this view at all, if so."""
-    latest = max(
-        view.serving_since,
-        *(lease.since for lease in view.leases),
-        *(attempt.leased_at for attempt in view.attempts),
-        float("-inf"),
+    leases, attempts = (
+        [lease.since for lease in view.leases],
+        [attempt.leased_at for attempt in view.attempts],
     )
+    latest = max([view.serving_since, *leases, *attempts])
     if now < latest:
         return _left_alone(
             Reason.CLOCK_BEHIND,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from gamekeeper.core.actions import Action, MoveChampion, RejectCandidate
-from gamekeeper.core.decisions import Decision, Evidence, Verdict
+from gamekeeper.core.decisions import Decision, Evidence, Verdict, counted
 from gamekeeper.core.errors import SettingsError
 from gamekeeper.core.lines import Line
 from gamekeeper.core.matches import NO_GAMES, PairTally
@@ -191,7 +191,7 @@ def _failures(candidate: CandidateView, limits: Limits) -> _Judgement | None:
     if failed < allowed:
         return None
     evidence = (Evidence("failed evaluation jobs", failed, allowed, "promotion.evaluation_failures_allowed"),)
-    sentence = f"closed: {failed} jobs failed to evaluate it"
+    sentence = f"closed: {counted(failed, 'job')} failed to evaluate it"
     return _Judgement(Reason.EVALUATION_FAILED, sentence, evidence, closes=True)
 
 
@@ -206,9 +206,8 @@ def _canary(candidate: CandidateView, declared: Line, limits: Limits) -> _Judgem
             Evidence("pairs worth 0, 0.5, 1, 1.5, 2 against itself", str(candidate.mirror.counts)),
             Evidence("unbalanced pairs", unbalanced, 0, "canary"),
         )
-        sentence = (
-            f"closed: {unbalanced} pairs against itself were not balanced, so its games cannot be trusted"
-        )
+        pairs = counted(unbalanced, "pair")
+        sentence = f"closed: {pairs} against itself did not balance, so its games cannot be trusted"
         return _Judgement(Reason.CANARY_UNBALANCED, sentence, evidence, closes=True)
     played = min(candidate.random.played, candidate.mirror.played)
     if played < wanted:
@@ -255,7 +254,8 @@ def _test(candidate: CandidateView, champion: ChampionView, declared: Line) -> _
         Evidence("repeated games", tally.duplicates),
         Evidence("parent is the champion", candidate.parent_hash == champion.hash),
     )
-    against = f"against model {champion.model_id} after {tally.pairs} pairs: log-likelihood ratio {ratio:.2f}"
+    pairs = counted(tally.pairs, "pair")
+    against = f"against model {champion.model_id} after {pairs}: log-likelihood ratio {ratio:.2f}"
     outcome = sprt.decide(counts)
     if outcome is Outcome.ACCEPT:
         sentence = f"promoted {against}, at or above {upper:.2f}"

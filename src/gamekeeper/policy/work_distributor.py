@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from gamekeeper.core.actions import GrantJob
-from gamekeeper.core.decisions import Decision, Evidence, Verdict
+from gamekeeper.core.decisions import Decision, Evidence, Verdict, counted
 from gamekeeper.core.errors import SettingsError
 
 POLICY = "work_distributor"
@@ -266,8 +266,10 @@ def _job_verdict(job: ReadyJob, lane: _Lane | None, grant: GrantJob | None, done
     if done.free == 0:
         return Verdict(subject, Reason.NO_AGENT, "waits: no agent offers a slot", False, evidence)
     if done.free > bound:
-        return Verdict(subject, Reason.BATCH_FULL, f"waits: one pass grants {bound} jobs", False, evidence)
-    sentence = f"waits: all {done.free} free slots went to jobs before it, in {place} or a cheaper lane"
+        return Verdict(
+            subject, Reason.BATCH_FULL, f"waits: one pass grants {counted(bound, 'job')}", False, evidence
+        )
+    sentence = f"waits: jobs before it, in {place} or a cheaper lane, took {counted(done.free, 'free slot')}"
     return Verdict(subject, Reason.NO_FREE_SLOT, sentence, False, evidence)
 
 
@@ -286,14 +288,16 @@ def _node_verdict(agent: WaitingAgent, given: int, done: _Pass) -> Verdict:
     evidence = (offered, Evidence("jobs granted", given), Evidence("jobs due", done.due))
     idle = agent.free_slots - given
     if idle == 0:
-        return Verdict(subject, Reason.FILLED, f"all {given} slots filled", True, evidence)
+        return Verdict(
+            subject, Reason.FILLED, f"{counted(given, 'slot')} offered, all filled", True, evidence
+        )
     if done.due > len(done.grants):
-        sentence = f"{idle} slots wait: one pass grants {done.limits.grants_per_pass} jobs"
+        sentence = f"{counted(idle, 'slot')} left for the next pass"
         return Verdict(subject, Reason.BATCH_FULL, sentence, given > 0, evidence)
     later = len(done.view.jobs) - done.due
     if later > 0:
-        sentence = f"{idle} slots idle: {later} ready jobs are not due yet"
+        sentence = f"{counted(idle, 'slot')} idle: nothing is due yet, {counted(later, 'job')} later"
         return Verdict(subject, Reason.NOTHING_DUE, sentence, given > 0, evidence)
     return Verdict(
-        subject, Reason.NO_WORK, f"{idle} slots idle: no further job is ready", given > 0, evidence
+        subject, Reason.NO_WORK, f"{counted(idle, 'slot')} idle: no further job is ready", given > 0, evidence
     )

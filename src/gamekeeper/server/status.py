@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gamekeeper.core.jobs import JobState
 from gamekeeper.core.lines import Line
 from gamekeeper.core.matches import Purpose
 from gamekeeper.core.nodes import NodeStatus
 from gamekeeper.daemons import looks
 from gamekeeper.inspection import Attention, LineRow, PromotionTest, Status
 from gamekeeper.policy.continuous_loop import Phase, Stage
-from gamekeeper.policy.continuous_loop import Reason as LoopReason
 from gamekeeper.server.rows import verdict_row
 from gamekeeper.settings import Settings
 from gamekeeper.stats.ratings import elo_estimate
@@ -22,6 +22,7 @@ from gamekeeper.store.session import Reading
 from gamekeeper.store.summary import LineSummary, Totals
 
 MAX_ATTENTION = 20
+FAILURES_TOLD = 2
 
 
 def status(r: Reading, settings: Settings, lost_artifacts: int) -> Status:
@@ -145,15 +146,7 @@ def _attention(r: Reading, settings: Settings, totals: Totals, lost_artifacts: i
         if node.status is NodeStatus.LOST
     ]
     for name in settings.lines:
-        items += [
-            Attention(
-                subject=word.verdict.subject,
-                sentence=word.verdict.sentence,
-                hint=f"gamekeeper why line {name}",
-            )
-            for word in stage_verdicts(r, name)
-            if word.verdict.reason == LoopReason.BACKING_OFF
-        ]
+        items += _failing_stages(r, name)
     if totals.jobs.get("dead"):
         items.append(
             Attention(
@@ -163,6 +156,22 @@ def _attention(r: Reading, settings: Settings, totals: Totals, lost_artifacts: i
             )
         )
     return items[:MAX_ATTENTION]
+
+
+def _failing_stages(r: Reading, line: str) -> list[Attention]:
+    """The kinds of work of a line whose last jobs all failed."""
+    items = []
+    for kind in ("found", "selfplay", "train", "evaluate"):
+        last = job_queue.ended(r, line, kind, limit=FAILURES_TOLD)
+        if len(last) == FAILURES_TOLD and all(job.state in (JobState.FAILED, JobState.DEAD) for job in last):
+            items.append(
+                Attention(
+                    subject=f"line/{line}/{kind}",
+                    sentence=f"the last {FAILURES_TOLD} {kind} jobs failed, at last with {last[0].reason}",
+                    hint=f"gamekeeper why job {last[0].id}",
+                )
+            )
+    return items
 
 
 def _ago(r: Reading, at: float | None) -> str:

@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError
 
 from gamekeeper.core.clock import Clock, unseeded
 from gamekeeper.core.errors import Refused
-from gamekeeper.store.migration import load_fresh, migrate
+from gamekeeper.store.migration import check_ours, load_fresh, migrate
 from gamekeeper.store.session import Reading, Writing
 from gamekeeper.store.sqlite import SqliteLink, check_folder
 from gamekeeper.store.writer import Committer, Request, Writer, closed, in_words
@@ -234,7 +234,7 @@ def _open_writer(path: str) -> SqliteLink:
     link = SqliteLink(path)
     ready = False
     try:
-        link.raw.execute("PRAGMA application_id").fetchone()
+        check_ours(link)
         mode = link.raw.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         if mode != "wal":
             raise Refused(

@@ -120,7 +120,7 @@ def take_role(w: Writing, role: str, holder: str, lease_s: float, *, displace: b
     lock of the data folder). Raises `RoleHeld` while another holder's lease runs.
     """
     row = w.first(_ROLE, role=role)
-    if row is not None and not displace and not row["released"] and row["expires_at"] > w.now:
+    if row is not None and not displace and row["expires_at"] > w.now:
         raise RoleHeld(
             f"the role {role} is held by {row['holder']} for another {row['expires_at'] - w.now:.0f} s",
             remedy="talk to that process, or stop it first",
@@ -164,7 +164,7 @@ def assert_role(w: Writing, role: str, epoch: int) -> None:
 def holder(r: Reading, role: str) -> Role | None:
     """Who holds the role now, or `None`."""
     row = r.first(_ROLE, role=role)
-    if row is None or row["released"] or row["expires_at"] <= r.now:
+    if row is None or row["expires_at"] <= r.now:
         return None
     return Role(row["role"], row["holder"], row["epoch"], row["taken_at"], row["expires_at"])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,6 +36,11 @@ def migrate(link: SqliteLink) -> None:
     finally:
         if not done and link.raw.in_transaction:
             link.raw.execute("ROLLBACK")
+
+
+def check_ours(link: SqliteLink) -> None:
+    """Raise `Refused` for a database of another program or of a later version; nothing is written to it."""
+    _version(link)
 
 
 def _version(link: SqliteLink) -> str | None:
@@ -101,8 +105,3 @@ def load_fresh(link: SqliteLink) -> None:
         finally:
             source.close()
     link.raw.deserialize(_template)
-
-
-def is_database(error: sqlite3.Error) -> bool:
-    """Whether `error` says that the file is no database at all."""
-    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_NOTADB

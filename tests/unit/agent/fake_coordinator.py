@@ -56,6 +56,7 @@ class FakeCoordinator:
     def __init__(self, lease_s: float = 20.0) -> None:
         self.lease_s = lease_s
         self.lock = threading.RLock()
+        self.changed = threading.Event()
         self.queue: list[dict[str, object]] = []
         self.attempts: dict[int, FakeAttempt] = {}
         self.blobs: dict[str, bytes] = {}
@@ -90,6 +91,7 @@ class FakeCoordinator:
                 "command": command, "inputs": inputs or {}, "grace_s": grace_s,
                 "time_limit_s": time_limit_s, "parameters": parameters or {},
             })  # fmt: skip
+            self.changed.set()
 
     def add_blob(self, data: bytes, name: str = "model.npz") -> InputFile:
         digest = blake3(data).hexdigest()
@@ -162,6 +164,7 @@ class FakeCoordinator:
     def claim(self, message: Claim) -> Claimed | None:
         """`None`: nothing yet."""
         self.note("claim")
+        self.changed.clear()
         self.check_lease(message.incarnation)
         grants = []
         live = sum(attempt.live for attempt in self.attempts.values())
@@ -245,6 +248,7 @@ class FakeCoordinator:
         if attempt.finish is not None:
             raise Refused("finished twice, and differently")
         attempt.finish, attempt.live, attempt.end = message, False, message.reason
+        self.changed.set()
         self.swallowed("finish")
         return Finished(result="applied", state="succeeded", reason=message.reason, detail="")
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
+import anyio.to_thread
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
@@ -19,6 +19,14 @@ from tests.unit.agent.fake_coordinator import FakeCoordinator, status_of
 from tests.waiting import until
 
 
+def _answer(message: Message) -> Response:
+    return Response(message.model_dump_json(), media_type="application/json")
+
+
+def _token(request: Request) -> str:
+    return request.headers.get("Authorization", "").removeprefix("Bearer ")
+
+
 def app_of(fake: FakeCoordinator) -> FastAPI:
     app = FastAPI(openapi_url=None)
 
@@ -26,94 +34,92 @@ def app_of(fake: FakeCoordinator) -> FastAPI:
     async def _refuse(_: Request, error: GamekeeperError) -> JSONResponse:
         return JSONResponse({**error.as_json(), "retry_after_s": None}, status_of(error))
 
-    def token(request: Request) -> str:
-        return request.headers.get("Authorization", "").removeprefix("Bearer ")
+    async def checked(request: Request) -> bytes:
+        fake.check_credential(_token(request))
+        return await request.body()
 
-    def answer(message: Message) -> Response:
-        return Response(message.model_dump_json(), media_type="application/json")
+    _add_agent_routes(app, fake, checked)
+    _add_attempt_routes(app, fake, checked)
+    return app
 
-    async def body(request: Request) -> bytes:
-        data = await request.body()
-        fake.lock.acquire()
-        try:
-            if request.url.path != "/v1/enrol":
-                fake.check_credential(token(request))
-        finally:
-            fake.lock.release()
-        return data
 
+Checked = Callable[[Request], Awaitable[bytes]]
+
+
+def _add_agent_routes(app: FastAPI, fake: FakeCoordinator, checked: Checked) -> None:
     @app.post("/v1/enrol")
     async def _enrol(request: Request) -> Response:
-        return answer(fake.enrol(token(request), Enrol.model_validate_json(await body(request))))
+        return _answer(fake.enrol(_token(request), Enrol.model_validate_json(await request.body())))
 
     @app.post("/v1/agent/connect")
     async def _connect(request: Request) -> Response:
-        data = await body(request)
+        data = await checked(request)
         with fake.lock:
-            return answer(fake.connect(Connect.model_validate_json(data)))
+            return _answer(fake.connect(Connect.model_validate_json(data)))
 
     @app.post("/v1/agent/claim")
     async def _claim(request: Request) -> Response:
-        message = Claim.model_validate_json(await body(request))
+        message = Claim.model_validate_json(await checked(request))
         end = boot_seconds() + message.wait_s
         while True:
             with fake.lock:
                 claimed = fake.claim(message)
             if claimed is not None:
-                return answer(claimed)
+                return _answer(claimed)
             if boot_seconds() > end or await request.is_disconnected():
                 return JSONResponse({"grants": [], "draining": False})
-            await asyncio.sleep(0.02)
+            await anyio.to_thread.run_sync(fake.changed.wait, 0.1)
 
     @app.post("/v1/agent/beat")
     async def _beat(request: Request) -> Response:
-        data = await body(request)
+        data = await checked(request)
         with fake.lock:
-            return answer(fake.beat(Beat.model_validate_json(data)))
+            return _answer(fake.beat(Beat.model_validate_json(data)))
+
+
+def _add_attempt_routes(app: FastAPI, fake: FakeCoordinator, checked: Checked) -> None:
+    place = "/v1/attempts/{number}/{fence}/artifacts/{digest}"
 
     @app.post("/v1/attempts/{number}/started")
     async def _started(number: int, request: Request) -> Response:
-        data = await body(request)
+        data = await checked(request)
         with fake.lock:
             fake.started(number, Started.model_validate_json(data))
         return JSONResponse({})
 
     @app.post("/v1/attempts/{number}/finish")
     async def _finish(number: int, request: Request) -> Response:
-        data = await body(request)
+        data = await checked(request)
         with fake.lock:
-            return answer(fake.finish(number, Finish.model_validate_json(data)))
+            return _answer(fake.finish(number, Finish.model_validate_json(data)))
 
-    @app.get("/v1/attempts/{number}/{fence}/artifacts/{digest}")
+    @app.get(place)
     async def _state(number: int, fence: int, digest: str, request: Request) -> Response:
-        await body(request)
+        await checked(request)
         with fake.lock:
-            return answer(fake.upload_state(number, fence, digest))
+            return _answer(fake.upload_state(number, fence, digest))
 
-    @app.put("/v1/attempts/{number}/{fence}/artifacts/{digest}")
+    @app.put(place)
     async def _chunk(number: int, fence: int, digest: str, offset: int, request: Request) -> Response:
-        data = await body(request)
+        data = await checked(request)
         with fake.lock:
-            return answer(fake.put_chunk(number, fence, digest, offset, data))
+            return _answer(fake.put_chunk(number, fence, digest, offset, data))
 
-    @app.post("/v1/attempts/{number}/{fence}/artifacts/{digest}/seal")
+    @app.post(f"{place}/seal")
     async def _seal(number: int, fence: int, digest: str, request: Request) -> Response:
-        data = await body(request)
+        data = await checked(request)
         with fake.lock:
-            return answer(fake.seal(number, fence, digest, SealArtifact.model_validate_json(data)))
+            return _answer(fake.seal(number, fence, digest, SealArtifact.model_validate_json(data)))
 
     @app.get("/v1/artifacts/{digest}")
     async def _blob(digest: str, request: Request) -> Response:
-        await body(request)
+        await checked(request)
         with fake.lock:
             data = fake.blob(digest)
         wanted = request.headers.get("Range")
         if wanted is None:
             return Response(data)
-        start = int(wanted.removeprefix("bytes=").rstrip("-"))
-        return Response(data[start:], 206)
-
-    return app
+        return Response(data[int(wanted.removeprefix("bytes=").rstrip("-")) :], 206)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from gamekeeper.core.actions import CancelJob, MoveChampion, RejectCandidate, SubmitJob
 from gamekeeper.core.decisions import Decision
@@ -18,7 +19,7 @@ from gamekeeper.policy import promotion
 LIVE = (JobState.WAITING, JobState.READY, JobState.RUNNING)
 
 
-def a_line(name: str = "c4", **changes: object) -> Line:
+def a_line(name: str = "c4", **changes: Any) -> Line:
     """A small line whose every number differs from the others."""
     line = Line(
         name,
@@ -40,7 +41,7 @@ def a_line(name: str = "c4", **changes: object) -> Line:
         rating_opponents=("random", "first", "alphabeta:4"),
         rating_pairs=20,
     )
-    return replace(line, **changes)  # type: ignore[arg-type]
+    return replace(line, **changes)
 
 
 @dataclass
@@ -345,7 +346,7 @@ class LoopWorld:
         return promoted, looped
 
 
-def a_world(seed: int = 0, slots: int = 2, chances: Chances | None = None, **changes: object) -> LoopWorld:
+def a_world(seed: int = 0, slots: int = 2, chances: Chances | None = None, **changes: Any) -> LoopWorld:
     """A world around `a_line`."""
     line = a_line(**changes)
     return LoopWorld(

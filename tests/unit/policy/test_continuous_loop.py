@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from loop_world import a_line
 
 from gamekeeper.core.actions import CancelJob, SubmitJob
 from gamekeeper.core.decisions import Decision, Verdict
@@ -29,6 +28,7 @@ from gamekeeper.policy.continuous_loop.view import (
     View,
     Window,
 )
+from tests.unit.policy.loop_world import a_line
 
 USED = (evaluation, loop, production, turn, view)
 NOW = 5000.0

@@ -235,6 +235,22 @@ def test_within_the_margin_the_sentence_says_so() -> None:
     found = verdict(decide(view(lease(expires=NOW - 3)), LIMITS, NOW), "node/n-1")
     assert found.sentence == "left alone: the lease of node n-1 ended 3.0 s ago, within the margin"
     assert found.acted is False
+    assert [item.value for item in found.evidence] == [3.0, "inc-n-1"]
+
+
+@pytest.mark.parametrize(
+    ("shown", "subject"),
+    [
+        (view(lease(expires=NOW - 3.00049)), "node/n-1"),
+        (view(lease(), attempt(leased=NOW - 3.00049)), "job/201"),
+        (view(lease(since=NOW - 3.00049), attempt(inc="earlier")), "job/201"),
+        (view(lease(), serving_since=NOW - 3.00049), "node/n-1"),
+    ],
+)
+def test_evidence_is_shown_to_the_millisecond(shown: View, subject: str) -> None:
+    """Whole seconds would hide on which side of a bound a measurement fell; more digits are noise."""
+    assert verdict(decide(shown, LIMITS, NOW), subject).evidence[0].value == 3.0
+    assert verdict(decide(shown, LIMITS, NOW + 0.25), subject).evidence[0].value == 3.25
 
 
 def test_a_lost_node_is_not_marked_again() -> None:
@@ -293,7 +309,9 @@ def test_any_time_ahead_of_the_clock_casts_doubt(part: str) -> None:
     assert decision.actions == ()
     found = verdict(decision, "node/n-2")
     assert found.reason == Reason.CLOCK_BEHIND
-    assert "60.0 s before things that have happened" in found.sentence
+    assert found.sentence == (
+        "left alone: the clock stands 60.0 s before things that have happened, so no lease can be judged"
+    )
     assert [(i.name, i.value, i.limit, i.origin) for i in found.evidence] == [
         ("now", NOW, ahead, "latest time on record")
     ]
@@ -342,7 +360,7 @@ def test_an_attempt_nobody_adopted_is_ended_after_a_lease(since: float, acts: bo
     found = verdict(decision, "job/201")
     assert found.reason == (Reason.SUPERSEDED if acts else Reason.WITHIN_MARGIN)
     assert found.evidence[0].limit == 50.0
-    assert found.evidence[1].value == "inc-n-1"
+    assert (found.evidence[1].name, found.evidence[1].value) == ("incarnation", "inc-n-1")
 
 
 def test_a_superseded_attempt_ends_as_agent_restarted() -> None:
@@ -376,13 +394,18 @@ def test_the_margin_derives_from_the_lease() -> None:
 
 @pytest.mark.parametrize(
     ("lease_s", "margin_share"),
-    [(0.0, 0.1), (-1.0, 0.1), (float("inf"), 0.1), (30.0, -0.01), (30.0, float("nan"))],
+    [(0.0, 0.1), (-1.0, 0.1), (float("inf"), 0.1), (30.0, -0.01), (30.0, float("nan")), (30.0, float("inf"))],
 )
 def test_timings_that_cannot_be_kept_are_refused(lease_s: float, margin_share: float) -> None:
     """A lease of no length would end every attempt at once."""
     with pytest.raises(SettingsError, match="lease_s") as caught:
         Limits(lease_s=lease_s, margin_share=margin_share)
-    assert caught.value.remedy
+    assert caught.value.remedy == "set lease_s above 0 and the margin to 0 or more"
+
+
+def test_a_short_lease_is_allowed() -> None:
+    """Tests and single machines use leases below a second."""
+    assert Limits(lease_s=0.5, margin_share=2.0).margin_s == 1.0
 
 
 def test_no_margin_is_allowed() -> None:

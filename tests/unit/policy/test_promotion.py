@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loop_world import a_line
 
 from gamekeeper.core.actions import MoveChampion, RejectCandidate
 from gamekeeper.core.decisions import Decision, Verdict
@@ -17,6 +16,7 @@ from gamekeeper.core.matches import PairTally
 from gamekeeper.policy import promotion
 from gamekeeper.policy.promotion import CandidateView, ChampionView, Limits, LineView, Reason, View, decide
 from gamekeeper.stats.sprt import Outcome, PairCounts, Sprt
+from tests.unit.policy.loop_world import a_line
 
 LINE = a_line()
 LIMITS = Limits({"c4": LINE})
@@ -39,6 +39,11 @@ def judge(
     decision = decide(View((LineView("c4", champion, one),)), limits, 50.0)
     (verdict,) = decision.verdicts
     return verdict, decision
+
+
+def tally(counts: PairCounts) -> PairTally:
+    lost, half, even, ahead, won = counts
+    return PairTally((lost, half, even, ahead, won))
 
 
 def closed(one: CandidateView, champion: ChampionView | None = CHAMPION, limits: Limits = LIMITS) -> Verdict:
@@ -136,8 +141,8 @@ def test_more_wins_never_close_a_promoted_candidate(first: tuple[int, ...], more
     a = PairCounts(*first)
     test = Sprt(-LINE.elo1 / 2, LINE.elo1 / 2, 0.05, 0.05)
     limits = Limits({"c4": replace(LINE, elo0=test.elo0, elo1=test.elo1, max_pairs=10**6)})
-    ahead, _ = judge(candidate(promotion=PairTally(tuple(a))), limits=limits)
-    behind, _ = judge(candidate(promotion=PairTally(tuple(a.swapped()))), limits=limits)
+    ahead, _ = judge(candidate(promotion=tally(a)), limits=limits)
+    behind, _ = judge(candidate(promotion=tally(a.swapped())), limits=limits)
     mirrored = {
         Reason.STRONGER: Reason.NOT_STRONGER,
         Reason.NOT_STRONGER: Reason.STRONGER,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loop_world import a_line, a_world
 
 from gamekeeper.core.lines import Stage
 from gamekeeper.policy.continuous_loop import Limits, reachability
 from gamekeeper.policy.continuous_loop.reachability import PASSES
+from tests.unit.policy.loop_world import a_line, a_world
 
 
 def test_sound_settings_are_reachable() -> None:
@@ -49,7 +51,7 @@ def test_stages_that_are_not_asked_for_need_not_be_reached(
         ),
     ],
 )
-def test_what_can_never_happen_is_named(changes: dict[str, object], words: list[str]) -> None:
+def test_what_can_never_happen_is_named(changes: dict[str, Any], words: list[str]) -> None:
     """A gate that cannot open must be found before the first game, not after a month."""
     sentences = reachability(a_line(**changes))
     assert len(sentences) == 1
@@ -86,7 +88,7 @@ def test_a_stage_without_a_time_limit_is_fine() -> None:
         }
     )
 )
-def test_what_is_called_reachable_is_reached(changes: dict[str, object]) -> None:
+def test_what_is_called_reachable_is_reached(changes: dict[str, Any]) -> None:
     """The proof is checked against the simulated loop, in which strong candidates are trained."""
     if reachability(a_line(**changes)):
         return

@@ -407,7 +407,7 @@ def test_no_agent_is_told_apart_from_no_free_slot() -> None:
     busy = decide(View((agent(free=1),), (job(1), job(2))), Limits(), NOW)
     assert reason(nobody, "job/1") == Reason.NO_AGENT
     assert reason(busy, "job/2") == Reason.NO_FREE_SLOT
-    assert "all 1 free slots" in verdict(busy, "job/2").sentence
+    assert "took 1 free slot" in verdict(busy, "job/2").sentence
 
 
 def test_an_agent_without_slots_is_no_capacity() -> None:

@@ -14,7 +14,16 @@ from gamekeeper.core.decisions import Decision, Evidence, Verdict
 from gamekeeper.core.jobs import END_STATES, Attempt, EndReason, Job, JobSpec, ProcessIdentity
 from gamekeeper.core.models import Model
 from gamekeeper.core.nodes import AgentLease, Observation
-from gamekeeper.store import artifacts, decisions, integrity, inventory, job_queue, leases, registry
+from gamekeeper.store import (
+    artifacts,
+    decisions,
+    event_log,
+    integrity,
+    inventory,
+    job_queue,
+    leases,
+    registry,
+)
 from gamekeeper.store.engine import Store
 from gamekeeper.store.job_queue import FinishResult
 from gamekeeper.store.session import Reading, Writing
@@ -60,6 +69,14 @@ def shard(number: int, size: int = 100, kind: ArtifactKind = ArtifactKind.SHARD)
 def spec(kind: str = "selfplay", line: str = "c4", **more: Any) -> JobSpec:
     """A job that can be stored."""
     return JobSpec(kind=kind, line=line, command=("{python}", "play.py"), **more)
+
+
+def say_decision(
+    subject: str, at: float, *actions: Action, reason: str = "stronger", policy: str = "promotion"
+) -> Decision:
+    """A decision that acts on `subject`, with a number for evidence."""
+    verdict = Verdict(subject, reason, "in words", True, (Evidence("llr", 3.0, 2.9, "settings"),))
+    return Decision(policy, at, (verdict,), actions)
 
 
 @dataclass
@@ -147,8 +164,7 @@ class Rig:
         self, subject: str, *actions: Action, reason: str = "stronger", policy: str = "promotion"
     ) -> int:
         """A recorded decision that acts on `subject`."""
-        verdict = Verdict(subject, reason, "in words", True, (Evidence("llr", 3.0, 2.9, "settings"),))
-        decision = Decision(policy, self.clock.now(), (verdict,), actions)
+        decision = say_decision(subject, self.clock.now(), *actions, reason=reason, policy=policy)
         decision_id = self.w(decisions.record, decision, 1)
         assert decision_id is not None
         return decision_id
@@ -158,6 +174,10 @@ class Rig:
         decision_id = self.decide(f"model/{model.id}")
         self.w(registry.move_champion, model.line, model.id, expected, decision_id)
         return decision_id
+
+    def names(self, subject: str) -> list[str]:
+        """The story of a subject, by event names."""
+        return [stored.event.name for stored in self.r(event_log.story, subject)]
 
     def check(self) -> None:
         """Fail unless the stored state breaks no invariant."""

@@ -22,7 +22,7 @@ from gamekeeper.core.errors import (
     UsageError,
 )
 from gamekeeper.core.events import NodeLost
-from gamekeeper.store import controls, event_log, integrity, job_queue
+from gamekeeper.store import controls, event_log, integrity, job_queue, writer
 from gamekeeper.store.engine import FileStore, Store
 from gamekeeper.store.session import Reading, Writing
 from gamekeeper.store.statements import sql
@@ -31,6 +31,7 @@ from tests.waiting import until
 
 _BREAK = sql("UPDATE jobs SET state = 'nonsense'")
 _DELETE = sql("DELETE FROM controls")
+_WRONG = sql("SELECT absent FROM jobs")
 
 
 def keys(r: Reading) -> set[str | None]:
@@ -298,12 +299,11 @@ def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
     other.execute("CREATE TABLE theirs (x)")
     other.commit()
     other.close()
+    before = path.read_bytes()
     with pytest.raises(Refused, match="another program") as caught:
         Store.open(path, TurnedClock())
     assert caught.value.remedy
-    other = sqlite3.connect(path)
-    assert [row[0] for row in other.execute("SELECT name FROM sqlite_master")] == ["theirs"]
-    other.close()
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("where", ["missing/gamekeeper.db", "."])
@@ -329,6 +329,37 @@ def test_a_folder_without_write_access_is_named(tmp_path: Path) -> None:
             Store.open(folder / "gamekeeper.db", TurnedClock())
     finally:
         folder.chmod(0o700)
+
+
+def test_more_callers_than_a_commit_takes(tmp_path: Path) -> None:
+    """Breaks if requests beyond the size of one group are dropped or never served."""
+    with open_file(tmp_path) as store:
+        futures = [store._submit(partial(touch, key=str(n))) for n in range(writer.BATCH_MAX + 50)]
+        assert len({future.result(30) for future in futures}) == len(futures)
+
+
+def test_more_readers_than_connections_are_kept(tmp_path: Path) -> None:
+    """Breaks if many readers at once wait for one another, or leave connections open."""
+    readers = 9
+    gate = threading.Barrier(readers, timeout=10)
+
+    def look(r: Reading) -> int:
+        gate.wait()
+        return len(keys(r))
+
+    with open_file(tmp_path) as store:
+        store.write(lambda w: touch(w, "one"))
+        with ThreadPoolExecutor(readers) as pool:
+            assert list(pool.map(lambda _: store.read(look), range(readers))) == [1] * readers
+        assert len(store._idle) <= readers // 2
+
+
+def test_a_wrong_query_is_a_fault_of_the_program(rig: Rig) -> None:
+    """Breaks if a programming error is told to the user as a full disk or a damaged file."""
+    with pytest.raises(sqlite3.OperationalError, match="no such column"):
+        rig.store.read(lambda r: r.rows(_WRONG))
+    with pytest.raises(sqlite3.OperationalError, match="no such column"):
+        rig.store.write(lambda w: w.rows(_WRONG))
 
 
 def test_a_full_disk_fails_its_write_and_nothing_else(tmp_path: Path) -> None:

@@ -71,6 +71,8 @@ def test_a_released_role_is_free_at_once(rig: Rig) -> None:
         rig.w(leases.assert_role, ROLE, first)
     with pytest.raises(StaleToken):
         rig.w(leases.renew_role, ROLE, first, LEASE_S)
+    with pytest.raises(StaleToken):
+        rig.w(leases.release_role, ROLE, first)
     assert rig.w(leases.take_role, ROLE, "second", LEASE_S) > first
 
 

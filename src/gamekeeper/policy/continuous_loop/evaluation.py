@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gamekeeper.core.actions import SubmitJob
-from gamekeeper.core.decisions import Evidence
+from gamekeeper.core.decisions import Evidence, counted
 from gamekeeper.core.matches import NO_GAMES, PairTally, Purpose
 from gamekeeper.policy.continuous_loop.turn import Answer, Turn
 from gamekeeper.policy.continuous_loop.view import LiveJob, Reason
@@ -103,7 +103,7 @@ def rating(turn: Turn) -> Answer:
     played = sum(min(plan.test.tally.played, plan.test.pairs) for plan in plans)
     evidence = (Evidence("rating pairs played", played, wanted, turn.setting("rating_pairs")),)
     if not any(plan.missing or plan.in_flight for plan in plans):
-        return Answer(Reason.COMPLETE, f"{len(view.champions)} champions are rated", evidence)
+        return Answer(Reason.COMPLETE, f"{counted(len(view.champions), 'champion')} rated", evidence)
     allowed = turn.slots + 1 if turn.measuring else turn.limits.rating_jobs_max
     return _submit(turn, plans, allowed, evidence)
 
@@ -169,11 +169,13 @@ def _submit(turn: Turn, plans: list[_Plan], allowed: int, evidence: tuple[Eviden
             first, missing = first + pairs, missing - pairs
     flying = sum(plan.in_flight for plan in plans)
     if jobs:
-        sentence = f"{len(jobs)} jobs added to {flying} pairs in flight"
+        sentence = f"{counted(len(jobs), 'job')} added to {counted(flying, 'pair')} in flight"
         return Answer(Reason.SUBMITTED, sentence, evidence, tuple(jobs))
     if allowance.wait is not None and not flying:
         return allowance.wait
-    return Answer(Reason.ENOUGH_IN_FLIGHT, f"{flying} pairs in flight in {live} jobs", evidence)
+    return Answer(
+        Reason.ENOUGH_IN_FLIGHT, f"{counted(flying, 'pair')} in flight in {counted(live, 'job')}", evidence
+    )
 
 
 def _job(turn: Turn, test: _Test, first: int, pairs: int, failures: int) -> SubmitJob:

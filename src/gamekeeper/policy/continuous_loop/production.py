@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gamekeeper.core.decisions import Evidence
+from gamekeeper.core.decisions import Evidence, counted
 from gamekeeper.policy.continuous_loop.turn import Answer, Turn
 from gamekeeper.policy.continuous_loop.view import Reason
 
@@ -44,7 +44,11 @@ def selfplay(turn: Turn) -> Answer:
     if need < 1:
         if allowance.wait is not None:
             return allowance.wait
-        return Answer(Reason.ENOUGH_IN_FLIGHT, f"{in_flight} jobs in flight for {turn.slots} slots", evidence)
+        return Answer(
+            Reason.ENOUGH_IN_FLIGHT,
+            f"{counted(in_flight, 'job')} in flight for {counted(turn.slots, 'slot')}",
+            evidence,
+        )
     jobs = tuple(
         turn.job(
             turn.declared.selfplay,
@@ -55,7 +59,7 @@ def selfplay(turn: Turn) -> Answer:
         )
         for index in range(need)
     )
-    return Answer(Reason.SUBMITTED, f"{need} jobs added to {in_flight} in flight", evidence, jobs)
+    return Answer(Reason.SUBMITTED, f"{counted(need, 'job')} added to {in_flight} in flight", evidence, jobs)
 
 
 def train(turn: Turn) -> Answer:

@@ -8,7 +8,7 @@ from hashlib import blake2b
 
 from gamekeeper.core import lines
 from gamekeeper.core.actions import Action, SubmitJob
-from gamekeeper.core.decisions import Evidence
+from gamekeeper.core.decisions import Evidence, counted
 from gamekeeper.core.jobs import JobSpec
 from gamekeeper.policy.continuous_loop.view import Limits, LineView, LiveJob, Reason, StageHistory
 
@@ -65,7 +65,7 @@ class Turn:
                 Evidence("failures in a row", history.failures, self.limits.probe_after, "loop.probe_after"),
                 Evidence("seconds since the last failure", round(since, 1), delay, "loop.retry_first_s"),
             )
-            sentence = f"{history.failures} failures in a row: next try in {delay - since:.0f} s"
+            sentence = f"{counted(history.failures, 'failure')} in a row: next try in {delay - since:.0f} s"
             return Allowance(0, Answer(Reason.BACKING_OFF, sentence, evidence))
         return Allowance(1 if history.failures >= self.limits.probe_after else UNBOUNDED)
 

@@ -1,0 +1,24 @@
+"""Policies answer the golden tables word for word."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from decision_table import FOLDER, POLICIES, answer, tables
+
+
+@pytest.mark.parametrize("path", tables(), ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_policy_answers_its_table(path: Path) -> None:
+    """A changed threshold, order, word or job would change what people were told to expect."""
+    table = json.loads(path.read_text("utf-8"))
+    found = answer(path.parent.name, table)
+    assert found["verdicts"] == table["verdicts"]
+    assert found["actions"] == table["actions"]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_every_policy_has_tables(policy: str) -> None:
+    """An empty folder would pass without a question asked."""
+    assert len(list((FOLDER / policy).glob("*.json"))) >= 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -99,11 +100,11 @@ def test_the_loop_turns_from_nothing_to_promotions(rig: Rig) -> None:
     assert set(player.kinds) == {"found", "selfplay", "train", "evaluate"}
     sound(rig)
     for move in rig.store.read(lambda r: registry.promotions(r, LINE)):
-        stored = rig.store.read(lambda r, move=move: decisions.decision(r, move.decision_id))
+        stored = rig.store.read(partial(decisions.decision, decision_id=move.decision_id))
         assert [action.kind for action in stored.actions] == ["MoveChampion"]
         assert stored.actions[0].outcome is decisions.Outcome.APPLIED
     for model in rig.store.read(registry.models):
-        assert rig.store.read(lambda r, model=model: decisions.why(r, f"model/{model.id}"))
+        assert rig.store.read(partial(decisions.why, subject=f"model/{model.id}"))
 
 
 def test_the_record_of_a_run_is_complete(rig: Rig) -> None:
@@ -192,7 +193,7 @@ def test_a_silent_agent_loses_its_work_and_the_loop_goes_on_with_another(rig: Ri
     rig.clock.advance(100)
     for daemon in player.daemons:
         run(daemon.cycle(rig.clock.now()))
-    states = [rig.store.read(lambda r, job=grant.job: job_queue.get(r, job)).state for grant in held]
+    states = [rig.store.read(partial(job_queue.get, job_id=grant.job)).state for grant in held]
     assert set(states) <= {JobState.READY, JobState.CANCELLED}
     assert rig.store.read(lambda r: status.status(r, rig.settings, 0)).verdict.startswith("standing still")
     rig.join(incarnation="e" * 32)

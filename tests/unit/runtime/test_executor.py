@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -108,8 +109,15 @@ def test_a_champion_moves_only_from_the_one_that_was_seen(rig: Rig) -> None:
     job = rig.submit("found")
     for name in "ab":
         rig.store.write(
-            lambda w, name=name: registry.register_model(
-                w, LINE, name * 64, parent_id=None, job_id=job, steps=0, samples=0, loss=None
+            partial(
+                registry.register_model,
+                line=LINE,
+                model_hash=name * 64,
+                parent_id=None,
+                job_id=job,
+                steps=0,
+                samples=0,
+                loss=None,
             )
         )
     outcomes = carry_out(rig, MoveChampion(LINE, 1, None), MoveChampion(LINE, 2, None))

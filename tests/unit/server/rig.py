@@ -187,7 +187,7 @@ class Rig:
         return grant
 
     def hand_in(
-        self, grant: Grant, data: bytes, kind: ArtifactKind = ArtifactKind.SHARD, **metadata: int
+        self, grant: Grant, data: bytes, kind: ArtifactKind = ArtifactKind.SHARD, /, **metadata: int
     ) -> Sealed:
         """Upload and seal a file of an attempt."""
         upload = Upload(grant.attempt, grant.token, digest(data))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -41,9 +42,7 @@ def serving(folder: Path) -> Iterator[Served]:
     rig.here.desk.workers = ThreadWorkers(2)
     Rig.join(rig)
     for name, secret in ((ADMIN_TOKEN, "admin-secret"), (JOIN_TOKEN, "join-secret")):
-        rig.store.write(
-            lambda w, name=name, secret=secret: inventory.set_token_hash(w, name, secret_hash(secret))
-        )
+        rig.store.write(partial(inventory.set_token_hash, name=name, token_hash=secret_hash(secret)))
     config = uvicorn.Config(create_app(rig.here), port=0, lifespan="off", log_config=None, access_log=False)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
@@ -318,7 +320,9 @@ def test_a_cancelled_job_books_nothing_of_what_it_hands_in(rig: Rig) -> None:
 def test_secrets_are_known_by_their_hash_only(rig: Rig) -> None:
     """A wrong secret could get in, or a right of one kind be taken for another."""
     for name in ("admin", "join"):
-        rig.store.write(lambda w, name=name: inventory.set_token_hash(w, name, secret_hash(f"{name}-secret")))
+        rig.store.write(
+            partial(inventory.set_token_hash, name=name, token_hash=secret_hash(f"{name}-secret"))
+        )
     assert run(rig.here.principal("admin-secret")).right is Right.ADMIN
     assert run(rig.here.principal("join-secret")).right is Right.JOIN
     assert run(rig.here.principal(rig.credential)).node_id == rig.node_id

@@ -8,6 +8,12 @@ from pathlib import Path
 import pytest
 from decision_table import FOLDER, POLICIES, answer, tables
 
+from gamekeeper.policy import job_reaper, promotion, work_distributor
+from gamekeeper.policy.continuous_loop import evaluation, loop, production, turn, view
+
+# The tables are tests of these files.
+JUDGED = (job_reaper, promotion, work_distributor, evaluation, loop, production, turn, view)
+
 
 @pytest.mark.parametrize("path", tables(), ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_a_policy_answers_its_table(path: Path) -> None:

@@ -31,9 +31,9 @@ from gamekeeper.runtime.daemon import Cyclic
 from gamekeeper.runtime.executor import Executor, RoleLost
 from gamekeeper.runtime.supervisor import RUN_VARIABLE, keep_daemons
 from gamekeeper.runtime.telemetry import logger
+from gamekeeper.server.app import create_app
 from gamekeeper.server.coordinator import Coordinator
 from gamekeeper.server.desk import ROLE, ArtifactFiles, Desk, ThreadWorkers
-from gamekeeper.server.http import create_app
 from gamekeeper.server.principals import ADMIN_TOKEN, JOIN_TOKEN, mint_secret, secret_hash
 from gamekeeper.server.reporting import FileAudit
 from gamekeeper.settings import Settings

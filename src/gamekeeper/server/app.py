@@ -1,4 +1,4 @@
-"""The coordinator's HTTP face: the application with its routes, and errors as `ErrorBody`. All logic is elsewhere."""
+"""The coordinator's HTTP face: the application with its routes, and every error as an `ErrorBody`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every route depends on: who calls, whether the body is sane, and whether the caller is still there."""
+"""What the routes share: who may call, bodies that can be handled, and callers who hang up."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ import httpx
 import uvicorn
 
 from gamekeeper.core.clock import SystemClock
-from gamekeeper.server.desk import ThreadWorkers
 from gamekeeper.server.app import create_app
+from gamekeeper.server.desk import ThreadWorkers
 from gamekeeper.server.principals import ADMIN_TOKEN, JOIN_TOKEN, secret_hash
 from gamekeeper.store import inventory
 from tests.unit.server.rig import HandClock, Rig

@@ -9,7 +9,7 @@ from random import Random
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gamekeeper.core.artifacts import ArtifactKind, Upload
@@ -57,6 +57,7 @@ def test_nothing_is_visible_before_the_seal(rig: Rig) -> None:
         run(rig.here.uploads.download(digest(data)))
 
 
+@settings(max_examples=40)
 @given(
     cuts=st.lists(st.integers(0, 400), max_size=6),
     order=st.randoms(use_true_random=False),

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import JsonValue
 
 from gamekeeper.agent.attempt_dir import AttemptDir
 from gamekeeper.agent.endings import Exit, judge
@@ -163,7 +164,7 @@ def test_parameters_hold_what_the_contract_says(place: AttemptDir) -> None:
     assert document["threads"] == 2
 
 
-GOOD = {"games": 1}
+GOOD: JsonValue = {"games": 1}
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,10 @@ def pieces(dtype: str) -> st.SearchStrategy[np.ndarray]:
     return rows.map(array)
 
 
-def expected(piece: np.ndarray, rule: dict[str, object], mask: np.ndarray | None) -> set[Defect]:
+Numbers = dict[str, float]
+
+
+def expected(piece: np.ndarray, rule: Numbers, mask: np.ndarray | None) -> set[Defect]:
     """The defects, by exact arithmetic on Python numbers. Element rules hide the row rules behind them."""
     rows = [[value.item() for value in row] for row in piece]
     elements = [value for row in rows for value in row]
@@ -62,16 +65,16 @@ def test_agrees_with_exact_arithmetic(data: st.DataObject, dtype: str) -> None:
     """A fast path accepts what the rule forbids, or a bound is off by one rounding."""
     piece = data.draw(pieces(dtype))
     bounds = st.none() | st.sampled_from([*LEVELS, 0, 1, -1, 10**30, -(10**30), 70000.0])
-    rule: dict[str, object] = {"finite": data.draw(st.booleans()), "one_hot": data.draw(st.booleans())}
+    rule: Numbers = {"finite": data.draw(st.booleans()), "one_hot": data.draw(st.booleans())}
     rule |= {key: value for key in ("min", "max") if (value := data.draw(bounds)) is not None}
-    if "min" in rule and "max" in rule and rule["min"] > rule["max"]:  # type: ignore[operator]
+    if "min" in rule and "max" in rule and rule["min"] > rule["max"]:
         rule["min"], rule["max"] = rule["max"], rule["min"]
     if data.draw(st.booleans()):
         rule |= {"row_sum": data.draw(st.sampled_from([0, 1, 1.5])), "row_sum_tolerance": 0.01}
     mask = data.draw(pieces("|u1")) if data.draw(st.booleans()) else None
     if mask is not None and mask.shape != piece.shape:
         mask = np.resize(mask, piece.shape)
-    read = read_rule("a", {"dtype": dtype, "shape": ["N", "W"]} | rule)
+    read = read_rule("a", {"dtype": dtype, "shape": ["N", "W"], **rule})
     found = PieceChecker(read, dtype).check(piece, mask)
     assert {finding.defect for finding in found} == expected(piece, rule, mask)
     for finding in found:
@@ -119,8 +122,10 @@ def test_negative_bounds() -> None:
         checker = PieceChecker(
             read_rule("a", {"dtype": "<f4", "shape": ["N"], "min": low, "max": high}), "<f4"
         )
-        assert checker.check(np.float32([[fine]]), None) == []
-        assert [finding.defect for finding in checker.check(np.float32([[bad]]), None)] == [Defect.RANGE]
+        assert checker.check(np.array([[fine]], np.float32), None) == []
+        assert [finding.defect for finding in checker.check(np.array([[bad]], np.float32), None)] == [
+            Defect.RANGE
+        ]
 
 
 def test_integers_compare_exactly() -> None:

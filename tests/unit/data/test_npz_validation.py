@@ -118,7 +118,7 @@ def test_every_truncation_is_bad(data: bytes, tmp_path: Path) -> None:
 
 def small_archives() -> dict[str, bytes]:
     """Archives of a few hundred bytes, with every kind of record between them."""
-    tiny = {"v": np.float32([0.5, -1])}
+    tiny = {"v": np.array([0.5, -1], np.float32)}
     wide = [
         Part(f"{name}.npy".encode(), npy(value), 8, local_wide=True, central_wide=True)
         for name, value in tiny.items()
@@ -227,7 +227,7 @@ def test_memory_does_not_grow_with_the_file(compressed: bool, tmp_path: Path) ->
         "v": np.random.default_rng(0).random(samples, np.float32),
         "game": np.arange(samples, dtype="<i4") // 99,
     }
-    (np.savez_compressed if compressed else np.savez)(path, **arrays)
+    corpus.save_arrays(path, arrays, compressed=compressed)
     rules = {"v": {"dtype": "<f4", "shape": ["N"]}, "game": {"dtype": "<i4", "shape": ["N"]}}
     contract = Contract.from_mapping({"arrays": rules, "games_from": "game"})
     tracemalloc.start()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import connect4_reference as plain
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -13,6 +12,7 @@ from gamekeeper.demo import arena, board, net
 from gamekeeper.demo.arena import AlphaBetaPlayer, NetPlayer, PairResult, Pairs, Player, RandomPlayer
 from gamekeeper.demo.net import Net
 from gamekeeper.demo.search import Search
+from tests.unit.demo import connect4_reference as plain
 
 
 def net_player(seed: int = 5, simulations: int = 12) -> NetPlayer:

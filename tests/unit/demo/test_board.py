@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import connect4_reference as plain
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gamekeeper.demo import board
+from tests.unit.demo import connect4_reference as plain
 
 
 @st.composite

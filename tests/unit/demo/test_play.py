@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import connect4_reference as plain
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,6 +9,7 @@ from hypothesis import strategies as st
 
 from gamekeeper.demo import net, play
 from gamekeeper.demo.net import Net
+from tests.unit.demo import connect4_reference as plain
 
 NETWORK = Net(net.new_weights(np.random.default_rng(5), 16, 2))
 

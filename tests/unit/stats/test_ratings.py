@@ -69,7 +69,8 @@ def test_all_won() -> None:
         assert previous < found.low < found.value < MAX_ELO
         previous = found.low
         lost = estimated(PairCounts(wins, 0, 0, 0, 0))
-        assert (lost.low, lost.value) == (-MAX_ELO, pytest.approx(-found.value))
+        assert lost.low == -MAX_ELO
+        assert lost.value == pytest.approx(-found.value)
     assert estimated(PairCounts(0, 0, 0, 1, 99)).high < MAX_ELO
 
 

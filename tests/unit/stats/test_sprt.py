@@ -183,11 +183,8 @@ def test_elo_of_known_scores() -> None:
 def test_pair_counts() -> None:
     """Pairs are scored or added up wrongly."""
     counts = PairCounts(1, 2, 3, 4, 5)
-    assert (counts.pairs, counts.score, counts.swapped()) == (
-        15,
-        pytest.approx(40 / 60),
-        PairCounts(5, 4, 3, 2, 1),
-    )
+    assert (counts.pairs, counts.swapped()) == (15, PairCounts(5, 4, 3, 2, 1))
+    assert counts.score == pytest.approx(40 / 60)
     assert counts.plus(PairCounts(0, 1, 0, 0, 2)) == PairCounts(1, 3, 3, 4, 7)
     assert PairCounts(0, 0, 0, 0, 0).score is None
 

@@ -18,6 +18,7 @@ from gamekeeper.agent.spool import UnusableSeal, scan
 from gamekeeper.agent.warden import parse_deadline
 from gamekeeper.core.jobs import EndReason
 from gamekeeper.protocol import AttemptProgress, Finish, InputFile, SealArtifact
+from tests.thoroughness import examples
 from tests.unit.agent.core_world import grant
 
 TEXT = st.text(st.characters(exclude_categories=()), max_size=50)
@@ -39,9 +40,7 @@ NEAR_PROGRESS = st.fixed_dictionaries(
     {"units": st.integers() | JSON},
     optional={"note": TEXT | JSON, "figures": st.dictionaries(TEXT, st.floats() | st.integers() | JSON)},
 )  # fmt: skip
-anything = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+anything = settings(examples(100), suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from gamekeeper.agent import messages as m
 from gamekeeper.agent.endings import Exit
 from gamekeeper.core.jobs import EndReason
 from gamekeeper.protocol import Observed
+from tests.thoroughness import examples
 from tests.unit.agent.core_world import World, grant, identity
 
 EXITS = [
@@ -141,7 +142,7 @@ class CoreMachine(RuleBasedStateMachine):
 
 TestCoreMachine = CoreMachine.TestCase
 TestCoreMachine.settings = settings(
-    max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    examples(60), stateful_step_count=40, suppress_health_check=list(HealthCheck)
 )
 
 

@@ -6,11 +6,12 @@ from fractions import Fraction
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from gamekeeper.data.array_checks import GameCounter, PieceChecker
 from gamekeeper.data.array_rules import read_rule
 from gamekeeper.data.verdicts import Defect, Refusal
+from tests.thoroughness import examples
 
 DTYPES = ["<f2", "<f4", "<f8", ">f4", ">f8", "<i4", "|i1", "|u1", ">u2", "<i8", "<u8", "|b1"]
 LEVELS = [0.0, 1.0, -1.0, 0.5, 0.25, 1.0000001, -1e-45, 1e-45, 0.3, 65504.0, 3e38, 5.0, 2.0, -0.0]
@@ -60,7 +61,8 @@ def expected(piece: np.ndarray, rule: Numbers, mask: np.ndarray | None) -> set[D
 
 
 @given(data=st.data(), dtype=st.sampled_from(DTYPES))
-@settings(max_examples=400, deadline=None)
+@pytest.mark.unmeasured
+@examples(200)
 def test_agrees_with_exact_arithmetic(data: st.DataObject, dtype: str) -> None:
     """A fast path accepts what the rule forbids, or a bound is off by one rounding."""
     piece = data.draw(pieces(dtype))
@@ -141,7 +143,7 @@ def test_integers_compare_exactly() -> None:
     pieces=st.lists(st.lists(st.integers(-3, 90_000), max_size=40), max_size=20),
     most=st.integers(1, 400),
 )
-@settings(deadline=None)
+@examples(60)
 def test_games_are_counted(pieces: list[list[int]], most: int) -> None:
     """A game that spans pieces is counted twice, or the bound is off by one."""
     truth = len({value for piece in pieces for value in piece})

@@ -148,6 +148,20 @@ def test_seeds_differ_by_key_and_by_the_loops_seed() -> None:
     assert all(0 <= spec.seed < 2**48 for spec in jobs)
 
 
+@pytest.mark.parametrize("stage", ["found", "promotion", "rating"])
+def test_retried_jobs_keep_their_key_and_change_their_seed(stage: str) -> None:
+    """The key makes it the same need; the seed keeps it from the same accident."""
+    fresh = LineView("c4") if stage == "found" else line(candidate=PASSED, champions=(CHAMPION,))
+    history = {"promotion": "evaluate_history"}.get(stage, f"{stage}_history")
+    failed = replace(fresh, **{history: StageHistory(1, NOW - 100)})  # type: ignore[arg-type]
+    before, after = (
+        [spec for spec in specs(run(one)) if stage in (spec.kind, spec.purpose)] for one in (fresh, failed)
+    )
+    assert [spec.key for spec in before] == [spec.key for spec in after]
+    assert before
+    assert not {spec.seed for spec in before} & {spec.seed for spec in after}
+
+
 def test_a_retried_training_gets_another_seed() -> None:
     """The same seed would run into the same numeric failure."""
     ready = line(verified_samples=1000, window=Window(("s",), 1000))
@@ -324,6 +338,14 @@ def test_the_delay_doubles_up_to_the_longest(failures: int, delay: float) -> Non
     due = run(replace(ready, train_history=StageHistory(failures, NOW - delay)))
     assert verdict(early, "train").reason == Reason.BACKING_OFF
     assert [spec.kind for spec in specs(due)] == ["train"]
+
+
+@pytest.mark.parametrize("since", [0.0, 0.04, 0.5])
+def test_a_failure_of_this_moment_counts(since: float) -> None:
+    """A job that dies at once is the one that would be retried in a hot loop."""
+    found = verdict(run(LineView("c4", found_history=StageHistory(1, NOW - since))), "found")
+    assert found.reason == Reason.BACKING_OFF
+    assert found.evidence[1].value == round(since, 1)
 
 
 def test_backing_off_tells_failures_and_time() -> None:
@@ -588,6 +610,12 @@ def test_a_submitted_job_is_read_back_as_what_it_plays() -> None:
     (spec, *_) = specs(run(line(candidate=PASSED)))
     job = Job(9, spec, JobState.READY, 0, 0, 0.0, 0.0, None, "")
     assert LiveJob.of(job, cancelling=False) == played(9, "promotion", running=False)
+    later = specs(run(line(candidate=PASSED)))[2]
+    assert LiveJob.of(replace(job, spec=later), cancelling=False).first_pair == 32
+    (play, *_) = specs(run(line(live=())))
+    assert LiveJob.of(replace(job, spec=play), cancelling=False) == LiveJob(
+        9, "selfplay", "", False, "hash-1"
+    )
     running = replace(job, state=JobState.RUNNING)
     assert LiveJob.of(running, cancelling=True) == played(9, "promotion", cancelling=True)
 
@@ -626,13 +654,14 @@ def test_bounds_that_would_stop_the_loop_are_refused(changes: dict[str, float]) 
     """A stage bounded to nothing is a deadlock by settings."""
     with pytest.raises(SettingsError) as caught:
         Limits(**changes)  # type: ignore[arg-type]
-    assert caught.value.remedy
+    assert caught.value.message.startswith("the bounds of the loop must be 1 or more")
+    assert caught.value.remedy == "correct [loop] in gamekeeper.toml"
 
 
 def test_the_smallest_bounds_are_allowed() -> None:
     """One of everything still turns."""
-    smallest = Limits({}, 0, 1, 1, 1, 1, 600.0, 600.0, 1)
-    assert smallest.retry_longest_s == 600.0
+    assert Limits({}, 0, 1, 1, 1, 1, 600.0, 600.0, 1).retry_longest_s == 600.0
+    assert Limits(retry_first_s=0.1).retry_first_s == 0.1
 
 
 def test_a_job_without_pairs_is_never_made() -> None:

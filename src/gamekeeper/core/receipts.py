@@ -156,13 +156,13 @@ def _examine_list(item: ReceiptField, value: object) -> tuple[str, bool]:
     if not value:
         return f"{item.name} is empty", True
     if item.type is FieldType.HASHES:
-        wrong = next((entry for entry in value if not is_hash(entry)), None)
-        if wrong is not None:
-            return f"{item.name} holds {wrong!r:.40}, which is not a 64-digit hash", False
+        wrong = [entry for entry in value if not is_hash(entry)]
+        if wrong:
+            return f"{item.name} holds {wrong[0]!r:.40}, which is not a 64-digit hash", False
         return (f"{item.name} names a hash twice", False) if len(set(value)) != len(value) else ("", False)
-    wrong = next((entry for entry in value if not _is_pair(entry)), None)
-    if wrong is not None:
-        return f"{item.name} holds {wrong!r:.60}, which is not [number, first, second, replay]", False
+    wrong = [entry for entry in value if not _is_pair(entry)]
+    if wrong:
+        return f"{item.name} holds {wrong[0]!r:.60}, which is not [number, first, second, replay]", False
     numbers = [entry[0] for entry in value]
     return (f"{item.name} names a pair twice", False) if len(set(numbers)) != len(numbers) else ("", False)
 

@@ -107,6 +107,20 @@ def test_seeds_differ_by_key_and_by_the_loops_seed() -> None:
     assert all(0 <= spec.seed < 2**48 for spec in jobs)
 
 
+@pytest.mark.parametrize("stage", ["found", "promotion", "rating"])
+def test_retried_jobs_keep_their_key_and_change_their_seed(stage: str) -> None:
+    """The key makes it the same need; the seed keeps it from the same accident."""
+    fresh = LineView("c4") if stage == "found" else line(candidate=PASSED, champions=(CHAMPION,))
+    history = {"promotion": "evaluate_history"}.get(stage, f"{stage}_history")
+    failed = replace(fresh, **{history: StageHistory(1, NOW - 100)})  # type: ignore[arg-type]
+    before, after = (
+        [spec for spec in specs(run(one)) if stage in (spec.kind, spec.purpose)] for one in (fresh, failed)
+    )
+    assert [spec.key for spec in before] == [spec.key for spec in after]
+    assert before
+    assert not {spec.seed for spec in before} & {spec.seed for spec in after}
+
+
 def test_a_retried_training_gets_another_seed() -> None:
     """The same seed would run into the same numeric failure."""
     ready = line(verified_samples=1000, window=Window(("s",), 1000))
@@ -283,6 +297,14 @@ def test_the_delay_doubles_up_to_the_longest(failures: int, delay: float) -> Non
     due = run(replace(ready, train_history=StageHistory(failures, NOW - delay)))
     assert verdict(early, "train").reason == Reason.BACKING_OFF
     assert [spec.kind for spec in specs(due)] == ["train"]
+
+
+@pytest.mark.parametrize("since", [0.0, 0.04, 0.5])
+def test_a_failure_of_this_moment_counts(since: float) -> None:
+    """A job that dies at once is the one that would be retried in a hot loop."""
+    found = verdict(run(LineView("c4", found_history=StageHistory(1, NOW - since))), "found")
+    assert found.reason == Reason.BACKING_OFF
+    assert found.evidence[1].value == round(since, 1)
 
 
 def test_backing_off_tells_failures_and_time() -> None:

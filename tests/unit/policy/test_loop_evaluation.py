@@ -248,6 +248,12 @@ def test_a_submitted_job_is_read_back_as_what_it_plays() -> None:
     (spec, *_) = specs(run(line(candidate=PASSED)))
     job = Job(9, spec, JobState.READY, 0, 0, 0.0, 0.0, None, "")
     assert LiveJob.of(job, cancelling=False) == played(9, "promotion", running=False)
+    later = specs(run(line(candidate=PASSED)))[2]
+    assert LiveJob.of(replace(job, spec=later), cancelling=False).first_pair == 32
+    (play, *_) = specs(run(line(live=())))
+    assert LiveJob.of(replace(job, spec=play), cancelling=False) == LiveJob(
+        9, "selfplay", "", False, "hash-1"
+    )
     running = replace(job, state=JobState.RUNNING)
     assert LiveJob.of(running, cancelling=True) == played(9, "promotion", cancelling=True)
 
@@ -286,13 +292,14 @@ def test_bounds_that_would_stop_the_loop_are_refused(changes: dict[str, float]) 
     """A stage bounded to nothing is a deadlock by settings."""
     with pytest.raises(SettingsError) as caught:
         Limits(**changes)  # type: ignore[arg-type]
-    assert caught.value.remedy
+    assert caught.value.message.startswith("the bounds of the loop must be 1 or more")
+    assert caught.value.remedy == "correct [loop] in gamekeeper.toml"
 
 
 def test_the_smallest_bounds_are_allowed() -> None:
     """One of everything still turns."""
-    smallest = Limits({}, 0, 1, 1, 1, 1, 600.0, 600.0, 1)
-    assert smallest.retry_longest_s == 600.0
+    assert Limits({}, 0, 1, 1, 1, 1, 600.0, 600.0, 1).retry_longest_s == 600.0
+    assert Limits(retry_first_s=0.1).retry_first_s == 0.1
 
 
 def test_a_job_without_pairs_is_never_made() -> None:

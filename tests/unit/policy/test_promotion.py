@@ -275,6 +275,12 @@ def test_canaries_without_a_single_counting_pair_close(empty: str) -> None:
     assert verdict.evidence[0].value is None
 
 
+def test_a_single_canary_pair_is_a_gate_too() -> None:
+    """One pair asked for is one pair to wait for."""
+    limits = Limits({"c4": a_line(canary_pairs=1)})
+    assert waits(candidate(random=PairTally(), promotion=WON), limits).reason == Reason.CANARY_RUNNING
+
+
 def test_without_canaries_declared_the_test_alone_decides() -> None:
     """Zero canary pairs is a choice of the line; then stray canary results do not close."""
     limits = Limits({"c4": a_line(canary_pairs=0)})
@@ -411,9 +417,9 @@ def test_lines_are_judged_apart_and_in_order() -> None:
 )
 def test_limits_that_judge_nothing_or_everything_are_refused(changes: dict[str, float]) -> None:
     """A floor above 1 closes every candidate; no allowance closes each before it played."""
-    with pytest.raises(SettingsError) as caught:
+    with pytest.raises(SettingsError, match=r"^promotion.canary_min_score must lie in 0 to 1") as caught:
         Limits(**changes)  # type: ignore[arg-type]
-    assert caught.value.remedy
+    assert caught.value.remedy == "correct [promotion] in gamekeeper.toml"
 
 
 def test_the_edges_of_the_limits_are_allowed() -> None:

@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def until(fact: Callable[[], T], within_s: float = 20.0, every_s: float = 0.02) -> T:
+def until(fact: Callable[[], T | None], within_s: float = 20.0, every_s: float = 0.02) -> T:
     """What `fact` returns as soon as that is true; fails with its last answer after `within_s` seconds."""
     end = time.monotonic() + within_s
     while True:

@@ -100,15 +100,19 @@ def measured(homes: Iterable[str], run: Mapping[str, Any]) -> Figures | None:
 
 
 def mutation_scores(root: Path) -> dict[str, tuple[float, str]]:
-    """Recorded score of each mutated file, and what lessens it: code that changed since, or mutants not tried."""
+    """Recorded score of each mutated file, and what lessens it: code that changed since, or mutants not tried.
+
+    A survivor that is explained (a change that changes nothing, or only the wording of a message) does not count.
+    """
     path = root / MUTATION
     entries = tomllib.loads(path.read_text("utf-8")).get("file", []) if path.exists() else []
     scores: dict[str, tuple[float, str]] = {}
     for entry in entries:
         source = root / PRODUCT / entry["path"]
         same = source.exists() and hashlib.sha256(source.read_bytes()).hexdigest()[:16] == entry["source"]
-        note = "" if same else "of earlier code"
-        scores[entry["path"]] = (entry["score"], note or ("in part" if entry["left"] else ""))
+        explained = sum(bool(survivor["why"].strip()) for survivor in entry.get("survivor", []))
+        score = 100.0 * entry["killed"] / max(1, entry["tried"] - explained)
+        scores[entry["path"]] = (score, ("in part" if entry["left"] else "") if same else "of earlier code")
     return scores
 
 

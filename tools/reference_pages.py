@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from enum import StrEnum
 from pathlib import Path
+from typing import TypeVar
 
 from gamekeeper.core.events import EVENT_TYPES
 from gamekeeper.core.jobs import (
@@ -26,11 +27,12 @@ from gamekeeper.core.models import MODEL_TRANSITIONS
 from gamekeeper.core.nodes import NODE_TRANSITIONS
 from gamekeeper.core.receipts import BUILT_IN_KINDS
 
+S = TypeVar("S", bound=StrEnum)
 ROOT = Path(__file__).resolve().parents[1]
 NOTE = "<!-- Written by `make docs` from the code; edit the code instead. -->\n"
 
 
-def transitions(title: str, table: Mapping[StrEnum, frozenset[StrEnum]]) -> str:
+def transitions(title: str, table: Mapping[S, frozenset[S]]) -> str:
     """A state machine as a diagram and as a table."""
     lines = [f"## {title}\n", "```mermaid", "stateDiagram-v2"]
     for state, following in table.items():

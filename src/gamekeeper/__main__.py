@@ -1,5 +1,7 @@
 """`python -m gamekeeper` is the `gamekeeper` command."""
 
+import sys
+
 from gamekeeper.cli.main import entry
 
-entry()
+sys.exit(entry())

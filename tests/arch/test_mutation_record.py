@@ -59,6 +59,14 @@ def test_the_page_is_told_what_lessens_a_score(root: Path) -> None:
     assert set(mutation_scores(root).values()) == {(90.0, "of earlier code")}
 
 
+def test_an_explained_survivor_does_not_count(root: Path) -> None:
+    """A change that changes nothing can never be killed, and a floor above it could never be reached."""
+    write([score()], root)
+    page = root / "docs" / "mutation.toml"
+    page.write_text(page.read_text("utf-8").replace('why = ""', 'why = "the same by symmetry"'), "utf-8")
+    assert mutation_scores(root)["policy/promotion.py"][0] == 100.0
+
+
 def test_names_can_be_read() -> None:
     """A survivor under a mangled name would not be found in the code."""
     assert readable("gamekeeper.stats.sprt.xǁSprtǁllr__mutmut_3") == "Sprt.llr 3"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,10 +17,10 @@ Answer = tuple[int, bytes]
 TOKEN = "admin-secret"
 
 
-def as_json(value: BaseModel | list[BaseModel] | dict[str, object], status: int = 200) -> Answer:
+def as_json(value: BaseModel | Sequence[BaseModel] | dict[str, object], status: int = 200) -> Answer:
     document = (
         [item.model_dump(mode="json") for item in value]
-        if isinstance(value, list)
+        if isinstance(value, Sequence)
         else value.model_dump(mode="json") if isinstance(value, BaseModel) else value
     )  # fmt: skip
     return status, json.dumps(document).encode()

@@ -87,3 +87,23 @@ def test_plain_progress_is_sparse_but_never_misses_a_promotion() -> None:
     assert [line.split("]")[0] for line in said] == ["[0 s", "[10 s", "[13 s", "[23 s", "[25 s"]
     assert "2 promotions" in said[2]
     assert "measuring" in said[4]
+
+
+def test_a_terminal_gets_a_picture_that_is_gone_at_the_end_and_a_program_gets_nothing() -> None:
+    """Progress would scroll the terminal full, or break the JSON of a program."""
+    import io
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal, silent = Terminal(), Terminal()
+    with progress.watching(terminal, silent=False) as display:
+        display.update("turning", samples.STATUS, 75.0)
+        display.update("measuring", None, 76.0)
+    with progress.watching(silent, silent=True) as display:
+        display.update("turning", samples.STATUS, 75.0)
+    assert "1,024 verified games" in terminal.getvalue()
+    assert "measuring" in terminal.getvalue()
+    assert terminal.getvalue().endswith("\x1b[?25h") or "\x1b[2K" in terminal.getvalue()
+    assert silent.getvalue() == ""

@@ -14,15 +14,17 @@ from pathlib import Path
 
 import psutil
 import pytest
+from pydantic import TypeAdapter
 
 import gamekeeper
 from gamekeeper.cli import demo_run
 from gamekeeper.cli.coordinator_api import CoordinatorApi, announced_url
 from gamekeeper.cli.demo_report import closing_report
+from gamekeeper.cli.main import entry
 from gamekeeper.cli.render import Output
 from gamekeeper.core.clock import SystemClock
 from gamekeeper.core.errors import GamekeeperError, UsageError
-from gamekeeper.inspection import Report, Status
+from gamekeeper.inspection import EventRow, JobRow, LineRow, ModelRow, NodeRow, Report, Status, Why
 from gamekeeper.settings import load
 from tests.waiting import until
 
@@ -52,9 +54,14 @@ def finish(process: subprocess.Popen[str], seconds: float = 90) -> tuple[int, st
 
 @contextmanager
 def started(*words: str, **more: str) -> Iterator[subprocess.Popen[str]]:
-    """A command line as a process of its own; it and its children do not outlive the block."""
+    """A command line in a process group of its own; it and its children do not outlive the block."""
     process = subprocess.Popen(
-        [*COMMAND, *words], env=environment(**more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*COMMAND, *words],
+        start_new_session=True,
+        env=environment(**more),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         yield process
@@ -62,6 +69,11 @@ def started(*words: str, **more: str) -> Iterator[subprocess.Popen[str]]:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
             finish(process)
+
+
+def press_ctrl_c(process: subprocess.Popen[str]) -> None:
+    """A terminal sends SIGINT to the whole foreground group, children included."""
+    os.killpg(process.pid, signal.SIGINT)
 
 
 def refused(*words: str, code: int) -> str:
@@ -103,6 +115,35 @@ def living(data_dir: Path) -> list[int]:
     return found
 
 
+def every_reading_command_answers(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ask a real coordinator everything, as text and as JSON of the documented shape."""
+    asked: dict[str, TypeAdapter[object]] = {
+        "status": TypeAdapter(Status),
+        "lines": TypeAdapter(list[LineRow]),
+        "jobs --kind selfplay": TypeAdapter(list[JobRow]),
+        "nodes": TypeAdapter(list[NodeRow]),
+        "models --line connect4": TypeAdapter(list[ModelRow]),
+        **dict.fromkeys(
+            ("why job 1", "why line connect4", "why model 1", f"why node {socket.gethostname()}"),
+            TypeAdapter(Why),
+        ),
+    }
+    for words, shape in asked.items():
+        for more in ([], ["--json"]):
+            code = entry([*words.split(), "--data-dir", str(data_dir), *more])
+            out = capsys.readouterr().out
+            assert (code, bool(out)) == (0, True), words
+        shape.validate_json(out)
+    for words in ("events --of j1", "events --since 1h"):
+        assert entry([*words.split(), "--data-dir", str(data_dir), "--json"]) == 0
+        rows = [EventRow.model_validate_json(line) for line in capsys.readouterr().out.splitlines()]
+        assert rows[0].position < rows[-1].position
+        assert ("job/1" in rows[0].subjects) == ("--of" in words)
+    for words, code in {"why job 999": 1, "why line nope": 1, "why model 999": 1, "why node zz": 1}.items():
+        assert entry([*words.split(), "--data-dir", str(data_dir)]) == code, words
+        assert capsys.readouterr().err.startswith("error: ")
+
+
 def test_up_serves_until_interrupted_and_refuses_a_second_coordinator(tmp_path: Path) -> None:
     """Two coordinators would write one store, or Ctrl-C would leave processes behind."""
     config = settings_file(tmp_path)
@@ -114,7 +155,7 @@ def test_up_serves_until_interrupted_and_refuses_a_second_coordinator(tmp_path: 
             assert f"a coordinator works on {data_dir}" in said
             assert "gamekeeper status" in said
         assert status_of(data_dir) is not None
-        process.send_signal(signal.SIGINT)
+        press_ctrl_c(process)
         code, out, err = finish(process)
         assert (code, out) == (130, "")
         assert "Traceback" not in err
@@ -161,7 +202,9 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, words: tuple[s
         assert "--data-dir" in said
 
 
-def test_a_demo_stops_on_ctrl_c_with_a_report_and_resumes_with_the_same_command(tmp_path: Path) -> None:
+def test_a_demo_stops_on_ctrl_c_with_a_report_and_resumes_with_the_same_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """What was played would be lost, counted twice, or go on in the background."""
     data_dir = tmp_path / "demo"
     with started("demo", "--data-dir", str(data_dir), "--json", **TINY) as process:
@@ -172,7 +215,8 @@ def test_a_demo_stops_on_ctrl_c_with_a_report_and_resumes_with_the_same_command(
             within_s=60,
             every_s=0.2,
         )
-        process.send_signal(signal.SIGINT)
+        every_reading_command_answers(data_dir, capsys)
+        press_ctrl_c(process)
         code, out, err = finish(process)
     assert (code, err) == (130, "")
     first = Report.model_validate_json(out)

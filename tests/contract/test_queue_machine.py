@@ -123,13 +123,20 @@ class QueueMachine(RuleBasedStateMachine):
 
     @initialize()
     def enrol(self) -> None:
+        """Agents hold work from the start, so that the rules below mostly meet something."""
         self.world.nodes = [ModelNode(self.rig.node(SLOTS)) for _ in range(NODES)]
+        for node in range(NODES):
+            self._connect(node, set(), fresh=True)
+            self._grant_ready(node)
 
     def name(self, incarnation: int) -> str:
         return f"i{incarnation}"
 
     @rule(key=st.sampled_from([None, "a", "b"]))
     def submit(self, key: str | None) -> None:
+        self._submit(key)
+
+    def _submit(self, key: str | None) -> None:
         wanted = spec(key=key, failures_allowed=FAILURES_ALLOWED, losses_allowed=LOSSES_ALLOWED)
         job_id, created = self.rig.w(job_queue.submit, wanted)
         taken = [
@@ -146,8 +153,11 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(node=st.integers(0, NODES - 1), holds=st.sets(PICK, max_size=4), fresh=st.booleans())
     def connect(self, node: int, holds: set[int], fresh: bool) -> None:
+        self._connect(node, holds, fresh)
+
+    def _connect(self, node: int, holds: set[int], fresh: bool) -> None:
         here = self.world.nodes[node]
-        if fresh or not here.incarnation:
+        if fresh:
             self.incarnations += 1
             here.incarnation = self.incarnations
         tries = self.world.tries
@@ -169,7 +179,6 @@ class QueueMachine(RuleBasedStateMachine):
         assert keep == kept
         assert stop == sorted({tries[index].granted.id for index in held} - set(kept))
 
-    @precondition(lambda self: self.incarnations > 0)
     @rule(node=st.integers(0, NODES - 1), pick=PICK)
     def a_late_connect_is_refused(self, node: int, pick: int) -> None:
         here = self.world.nodes[node]
@@ -178,15 +187,28 @@ class QueueMachine(RuleBasedStateMachine):
             with pytest.raises(StaleToken):
                 self.rig.connect(here.id, self.name(late))
 
-    @precondition(lambda self: self.world.jobs and self.incarnations)
+    @rule(node=st.integers(0, NODES - 1))
+    def grant_ready(self, node: int) -> None:
+        self._grant_ready(node)
+
+    def _grant_ready(self, node: int) -> None:
+        due = [job.id for job in self.rig.r(job_queue.ready, 5)]
+        if not due:
+            self._submit(None)
+            due = [max(self.world.jobs)]
+        self._grant(due[0], node, self.world.nodes[node].incarnation)
+
+    @precondition(lambda self: self.world.jobs)
     @rule(pick=PICK, node=st.integers(0, NODES - 1), late=st.booleans())
-    def grant(self, pick: int, node: int, late: bool) -> None:
-        here = self.world.nodes[node]
-        incarnation = max(1, here.incarnation - 1) if late else here.incarnation
+    def grant_any(self, pick: int, node: int, late: bool) -> None:
+        here = self.world.nodes[node].incarnation
         job_id = sorted(self.world.jobs)[pick % len(self.world.jobs)]
-        job = self.world.jobs[job_id]
+        self._grant(job_id, node, max(1, here - 1) if late else here)
+
+    def _grant(self, job_id: int, node: int, incarnation: int) -> None:
+        here, job = self.world.nodes[node], self.world.jobs[job_id]
         allowed = (
-            incarnation == here.incarnation > 0
+            incarnation == here.incarnation
             and not here.reaped
             and here.until > self.now()
             and len(self.world.live_on(node)) < SLOTS
@@ -221,8 +243,6 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(node=st.integers(0, NODES - 1), named=st.sets(PICK, max_size=4), units=st.integers(0, 50))
     def beat(self, node: int, named: set[int], units: int) -> None:
         here, tries = self.world.nodes[node], self.world.tries
-        if not here.incarnation:
-            return
         said = sorted({index % len(tries) for index in named}) if tries else []
         progress = [leases.Progress(tries[n].granted.id, tries[n].granted.token, units) for n in said]
         if here.reaped:
@@ -269,7 +289,7 @@ class QueueMachine(RuleBasedStateMachine):
     def reap(self) -> None:
         """What the reaper does: end attempts under leases that ran out, then mark their nodes lost."""
         for node, here in enumerate(self.world.nodes):
-            over = here.incarnation and here.until <= self.now()
+            over = here.until <= self.now()
             if over:
                 for one in self.world.live_on(node):
                     self.rig.w(

@@ -166,17 +166,23 @@ class LivingLoop:
     def command(self, *words: str, within_s: float = 60) -> subprocess.CompletedProcess[str]:
         """Run a `gamekeeper` command against this loop."""
         return subprocess.run(
-            [sys.executable, "-m", "gamekeeper", *words, "--config", str(self.settings)],
+            [sys.executable, "-m", "gamekeeper", *words, "--data-dir", str(self.data)],
             capture_output=True, text=True, timeout=within_s, check=False, cwd=self.folder,
         )  # fmt: skip
 
     def stop(self) -> None:
-        """Wind down politely and wait until nothing is left."""
+        """End `up` as Ctrl-C does and wait until nothing is left."""
         assert self._up is not None
         self._up.terminate()
-        self._up.wait(60)
+        self.wait_for_up()
+
+    def wait_for_up(self) -> int:
+        """Wait until `up` has ended by itself and left no job; returns its exit code."""
+        assert self._up is not None
+        code = self._up.wait(60)
         self._up = None
         until(lambda: not self.job_processes(), within_s=20)
+        return code
 
     def end(self) -> None:
         """Leave nothing behind, whatever happened."""
@@ -208,4 +214,3 @@ class LivingLoop:
         assert shards == counted
         moves = self.rows("SELECT count(*) FROM events WHERE name = 'champion-moved'")[0][0]
         assert moves == self.rows("SELECT count(*) FROM promotions")[0][0]
-

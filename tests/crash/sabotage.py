@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any, BinaryIO, cast
 
 import numpy as np
-import tictactoe
+import tictactoe  # type: ignore[import-not-found]
 
 from gamekeeper.client import Job
 
+Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 FOLDER = Path(__file__).resolve().parent
 _save = np.savez_compressed
 
@@ -26,7 +28,7 @@ def ordered(name: str) -> bool:
     return True
 
 
-def spoil(**arrays: np.ndarray) -> dict[str, np.ndarray]:
+def spoil(**arrays: Array) -> dict[str, Array]:
     """The arrays of a shard with the ordered damage."""
     if ordered("nan"):
         arrays["outcomes"] = np.full_like(arrays["outcomes"], np.nan)
@@ -37,9 +39,9 @@ def spoil(**arrays: np.ndarray) -> dict[str, np.ndarray]:
     return arrays
 
 
-def save(out: object, **arrays: np.ndarray) -> None:
+def save(out: BinaryIO, **arrays: Array) -> None:
     """Stands in for numpy's function of that name."""
-    _save(out, **spoil(**arrays))  # type: ignore[call-overload]
+    _save(out, **cast("dict[str, Any]", spoil(**arrays)))
 
 
 if __name__ == "__main__":

@@ -56,6 +56,22 @@ def test_every_fault_of_a_program_is_refused_by_name_and_the_loop_goes_on(loop: 
 
 
 @pytest.mark.slow
+def test_stop_winds_down_and_the_next_up_turns_again(loop: LivingLoop) -> None:
+    """A loop that cannot be stopped without losing work, or not be started again, leaves only killing it."""
+    loop.start()
+    until(lambda: loop.count("artifact-accepted") >= 2, within_s=60)
+    answer = loop.command("stop", "--wait", "--reason", "the test says so")
+    assert (answer.returncode, loop.wait_for_up()) == (0, 0)
+    assert loop.rows("SELECT count(*) FROM attempts WHERE state IN ('lost', 'failed', 'stopped')") == [(0,)]
+    loop.note_acknowledged()
+    loop.check_at_rest()
+    accepted = loop.count("artifact-accepted")
+    loop.start()
+    until(lambda: loop.count("artifact-accepted") > accepted, within_s=60)
+    loop.stop()
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="a small file system can be mounted by root only")
 def test_full_disk_in_the_spool_is_said_and_harms_nothing(loop: LivingLoop) -> None:
     """Outputs cut off by a full disk must never be shipped, and work must resume once there is room."""

@@ -16,7 +16,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from gamekeeper.core.decisions import Decision
+from gamekeeper.core.decisions import Decision, Verdict
 from gamekeeper.policy import continuous_loop, job_reaper, promotion, work_distributor
 
 FOLDER = Path(__file__).parent
@@ -73,6 +73,16 @@ def plain(value: object) -> Any:
     return value
 
 
+def told(verdict: Verdict) -> list[str]:
+    """A verdict in lines: what was said ("+" acted, "-" left alone), then each number with its limit and origin."""
+    rows = [f"{verdict.subject} {'+' if verdict.acted else '-'} {verdict.reason}: {verdict.sentence}"]
+    for item in verdict.evidence:
+        limit = "" if item.limit is None else f" / {item.limit}"
+        origin = f" ({item.origin})" if item.origin else ""
+        rows.append(f"    {item.name}: {item.value}{limit}{origin}")
+    return rows
+
+
 def answer(policy: str, table: Mapping[str, Any]) -> dict[str, Any]:
     """The verdicts and actions that the policy gives to a table, as JSON."""
     module = POLICIES[policy]
@@ -80,10 +90,7 @@ def answer(policy: str, table: Mapping[str, Any]) -> dict[str, Any]:
     decision: Decision = module.decide(view, limits, float(table["now"]))
     assert decision.policy == policy
     return {
-        "verdicts": [
-            f"{verdict.subject} {'+' if verdict.acted else '-'} {verdict.reason}: {verdict.sentence}"
-            for verdict in decision.verdicts
-        ],
+        "verdicts": [row for verdict in decision.verdicts for row in told(verdict)],
         "actions": [{type(action).__name__: plain(action)} for action in decision.actions],
     }
 

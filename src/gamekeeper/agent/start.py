@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import secrets
 import signal
 import threading
 from pathlib import Path
@@ -21,7 +20,7 @@ from gamekeeper.agent.identity import (
 from gamekeeper.agent.pacing import Delays
 from gamekeeper.agent.runner import Runner
 from gamekeeper.agent.transport import CoordinatorHttp, Dial
-from gamekeeper.core.clock import Clock, boot_seconds
+from gamekeeper.core.clock import Clock, boot_seconds, unseeded
 from gamekeeper.core.errors import Busy, Unreachable
 from gamekeeper.protocol import PROTOCOL_VERSION, Enrol
 
@@ -34,7 +33,7 @@ async def run_agent(config: AgentConfig, clock: Clock, dial: Dial = CoordinatorH
     Enrols the node first when it has no identity. Raises `RoleHeld` when another agent uses the folder, `NotAllowed`
     when the coordinator does not accept the join token or the node, `Corrupt` when the identity cannot be read.
     """
-    rng = random.Random(secrets.randbits(128))
+    rng = unseeded()
     with agent_lock(config.folder):
         identity = load_identity(config.folder) or await _enrol(config, clock, dial, rng)
         structlog.contextvars.bind_contextvars(node=identity.node_id)

@@ -29,7 +29,7 @@ def stop(
     data_dir: DataDirOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Wind the loop down: what runs is finished, nothing more is started."""
+    """Wind the loop down: what runs is finished, nothing more is started, and then `up` ends."""
     from gamekeeper.cli import units
     from gamekeeper.core.clock import SystemClock
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 LOG_TAIL = 64 * 1024
 GOING_S = 1.0
+STOP_LOOK_EVERY_S = 2.0
 
 
 def bundled_line() -> str:
@@ -122,12 +123,41 @@ def run_up(settings: Settings, config: Path, output: Output) -> int:
                         interrupted = True
                         tasks.cancel_scope.cancel()
 
+            async def heed_stop() -> None:
+                await wound_down(settings.data_dir, clock)
+                output.talk("wound down as asked; `gamekeeper up` turns the loop again")
+                tasks.cancel_scope.cancel()
+
             tasks.start_soon(heed_signals)
+            tasks.start_soon(heed_stop)
             code = await ChildSupervisor(clock).run(children(config, settings.data_dir))
             tasks.cancel_scope.cancel()
 
     anyio.run(supervise)
     return exit_codes.INTERRUPTED if interrupted else code
+
+
+async def wound_down(data_dir: Path, clock: Clock) -> None:
+    """Return once the coordinator drains and no job runs any more, seen twice in a row."""
+    import anyio
+
+    quiet_looks = 0
+    while quiet_looks < 2:
+        await clock.sleep(STOP_LOOK_EVERY_S)
+        quiet = await anyio.to_thread.run_sync(_is_drained, data_dir, abandon_on_cancel=True)
+        quiet_looks = quiet_looks + 1 if quiet else 0
+
+
+def _is_drained(data_dir: Path) -> bool:
+    """Whether the coordinator says so; one that does not answer says nothing."""
+    from gamekeeper.cli.coordinator_api import CoordinatorApi
+
+    try:
+        with CoordinatorApi.of_data_dir(data_dir) as coordinator:
+            status = coordinator.status()
+    except GamekeeperError:
+        return False
+    return status.draining and status.jobs.get("running", 0) == 0
 
 
 def rotate_logs(log_dir: Path) -> None:

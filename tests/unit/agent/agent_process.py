@@ -11,6 +11,7 @@ from pathlib import Path
 
 from gamekeeper.adapters import processes
 from gamekeeper.agent.attempt_dir import AttemptDir, ProcessRecord
+from gamekeeper.core.jobs import ProcessIdentity
 from tests.unit.agent.fake_coordinator import JOIN_TOKEN
 from tests.waiting import until
 
@@ -117,5 +118,5 @@ class AgentProcess:
                 processes.send(record.job, signal.SIGKILL)
 
 
-def until_gone(identity: processes.ProcessIdentity, within_s: float = 20.0) -> None:
+def until_gone(identity: ProcessIdentity, within_s: float = 20.0) -> None:
     until(lambda: not processes.is_alive(identity), within_s)

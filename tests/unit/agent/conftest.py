@@ -24,8 +24,8 @@ def make_agent(fake: FakeCoordinator, tmp_path: Path) -> Iterator[MakeAgent]:
     made: list[AgentProcess] = []
     with serve(fake) as url:
 
-        def make(**options: object) -> AgentProcess:
-            agent = AgentProcess(tmp_path, url, **options)
+        def make(before: tuple[str, ...] = (), **options: object) -> AgentProcess:
+            agent = AgentProcess(tmp_path, url, before, **options)
             made.append(agent)
             agent.start()
             return agent

@@ -166,7 +166,7 @@ class FakeCoordinator:
         self.note("claim")
         self.changed.clear()
         self.check_lease(message.incarnation)
-        grants = []
+        grants: list[Grant] = []
         live = sum(attempt.live for attempt in self.attempts.values())
         while self.queue and len(grants) < message.slots and live < self.slots and not self.draining:
             job = self.queue.pop(0)

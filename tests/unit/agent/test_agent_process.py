@@ -345,6 +345,7 @@ with open(here / "outbox" / "big", "wb", buffering=0) as file:
 
 def test_below_the_least_free_space_nothing_is_claimed(fake: FakeCoordinator, make_agent: MakeAgent) -> None:
     """Taking work one cannot start only burns it."""
+    fake.lease_s = 3.0
     fake.add_job(job("receipt(games=1)"))
     make_agent(free_bytes_least=1 << 60)
     until(lambda: fake.calls.count("beat") >= 1)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import JsonValue
 
 from gamekeeper.agent.attempt_dir import AttemptDir
 from gamekeeper.agent.endings import Exit, judge
@@ -17,6 +18,7 @@ from gamekeeper.agent.spool import UnusableSeal, scan
 from gamekeeper.agent.warden import parse_deadline
 from gamekeeper.core.jobs import EndReason
 from gamekeeper.protocol import AttemptProgress, Finish, InputFile, SealArtifact
+from tests.thoroughness import examples
 from tests.unit.agent.core_world import grant
 
 TEXT = st.text(st.characters(exclude_categories=()), max_size=50)
@@ -38,9 +40,7 @@ NEAR_PROGRESS = st.fixed_dictionaries(
     {"units": st.integers() | JSON},
     optional={"note": TEXT | JSON, "figures": st.dictionaries(TEXT, st.floats() | st.integers() | JSON)},
 )  # fmt: skip
-anything = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+anything = settings(examples(100), suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_parameters_hold_what_the_contract_says(place: AttemptDir) -> None:
     assert document["threads"] == 2
 
 
-GOOD = {"games": 1}
+GOOD: JsonValue = {"games": 1}
 
 
 @pytest.mark.parametrize(

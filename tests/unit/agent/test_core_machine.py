@@ -9,6 +9,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from gamekeeper.agent import messages as m
 from gamekeeper.agent.endings import Exit
+from gamekeeper.core.jobs import EndReason
+from gamekeeper.protocol import Observed
+from tests.thoroughness import examples
 from tests.unit.agent.core_world import World, grant, identity
 
 EXITS = [
@@ -94,7 +97,7 @@ class CoreMachine(RuleBasedStateMachine):
         """Events of attempts that are not in that state must not matter."""
         if attempt not in self.world.starting:
             self.world.send(m.ProcessStarted(attempt, identity(attempt), self.world.now))
-            self.world.send(m.StartFailed(attempt, m.EndReason.CANNOT_START, ""))
+            self.world.send(m.StartFailed(attempt, EndReason.CANNOT_START, ""))
         if attempt not in self.world.running | self.world.starting:
             self.world.send(m.ProcessEnded(attempt, Exit("exited", 0)))
         self.world.send(m.FileUnusable(99, "x", "y"))
@@ -111,7 +114,7 @@ class CoreMachine(RuleBasedStateMachine):
 
     @rule(room=st.booleans())
     def measured(self, room: bool) -> None:
-        self.world.send(m.Measured(m.Observed(), room))
+        self.world.send(m.Measured(Observed(), room))
 
     @rule(dice=st.integers(0, 15))
     def shut_down(self, dice: int) -> None:
@@ -124,7 +127,7 @@ class CoreMachine(RuleBasedStateMachine):
         if not hasattr(self, "world"):
             return
         world = self.world
-        world.send(m.Measured(m.Observed(), True))
+        world.send(m.Measured(Observed(), True))
         world.settle()
         assert not world.running or world.left
         assert not world.starting or world.left
@@ -139,7 +142,7 @@ class CoreMachine(RuleBasedStateMachine):
 
 TestCoreMachine = CoreMachine.TestCase
 TestCoreMachine.settings = settings(
-    max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    examples(60), stateful_step_count=40, suppress_health_check=list(HealthCheck)
 )
 
 
@@ -228,11 +231,11 @@ def test_a_refused_node_stops_its_jobs_and_says_why(world: World) -> None:
 
 def test_nothing_is_claimed_without_room_or_while_draining(world: World) -> None:
     """A node with a full disk would burn one job after the other."""
-    world.send(m.Measured(m.Observed(), False))
+    world.send(m.Measured(Observed(), False))
     world.succeed(serial_of(world, m.SendConnect))
     world.pass_time(4.0)
     assert not any(isinstance(call, m.SendClaim) for call, _ in world.calls.values())
-    world.send(m.Measured(m.Observed(), True))
+    world.send(m.Measured(Observed(), True))
     world.succeed(serial_of(world, m.SendClaim), drain=True)
     world.pass_time(0.5)
     assert not any(isinstance(call, m.SendClaim) for call, _ in world.calls.values())

@@ -121,11 +121,10 @@ receipt(games=1)
 
 def test_the_deadline_can_be_moved_and_is_kept(stage: Stage) -> None:
     """A warden that read its deadline once would kill jobs whose lease was renewed, or none at all."""
-    place, record = stage.start(FOREVER, ahead_s=1.5, grace_s=0.5)
-    stage.running(place)
-    later = boot_seconds() + 4.0
+    place, record = stage.start(FOREVER, ahead_s=1.0, grace_s=0.5)
+    later = boot_seconds() + 2.5
     place.write_deadline(later, later + 0.5)
-    assert not anyio.run(stage.owner.gone, place, record, 2.5)
+    assert not anyio.run(stage.owner.gone, place, record, 1.6)
     exit_ = stage.end(place, record)
     assert exit_.cause == "deadline"
     assert boot_seconds() < later + 3.0
@@ -143,7 +142,7 @@ def test_a_torn_deadline_is_not_obeyed(stage: Stage) -> None:
     place, record = stage.start(FOREVER, ahead_s=60.0)
     stage.running(place)
     (place.root / "deadline").write_text("12.0 13.0 9")
-    assert not anyio.run(stage.owner.gone, place, record, 1.5)
+    assert not anyio.run(stage.owner.gone, place, record, 0.8)
 
 
 def test_the_time_limit_is_kept(stage: Stage) -> None:

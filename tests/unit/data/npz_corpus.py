@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -66,14 +68,23 @@ def arrays(samples: int = N, seed: int = 0) -> dict[str, np.ndarray]:
     }
 
 
-def saved(found: dict[str, np.ndarray], *, compressed: bool = False) -> bytes:
+def save_arrays(
+    to: IO[bytes] | io.RawIOBase | Path, found: Mapping[str, np.ndarray], *, compressed: bool
+) -> None:
+    """`numpy.savez` or `numpy.savez_compressed` with the arrays under their names."""
+    # Their stubs take every keyword of a mapping for `allow_pickle` too.
+    write: Callable[..., None] = np.savez_compressed if compressed else np.savez
+    write(to, **found)
+
+
+def saved(found: Mapping[str, np.ndarray], *, compressed: bool = False) -> bytes:
     """What numpy writes for the arrays."""
     out = io.BytesIO()
-    (np.savez_compressed if compressed else np.savez)(out, **found)
+    save_arrays(out, found, compressed=compressed)
     return out.getvalue()
 
 
-def parts(changes: dict[str, np.ndarray | bytes | None] | None = None, *, method: int = 0) -> list[Part]:
+def parts(changes: Mapping[str, np.ndarray | bytes | None] | None = None, *, method: int = 0) -> list[Part]:
     """Members for good arrays, with some replaced (raw .npy bytes or an array), added, or dropped (None)."""
     found: dict[str, np.ndarray | bytes | None] = {**arrays(), **(changes or {})}
     return [
@@ -117,82 +128,100 @@ class _Unstreamable(io.RawIOBase):
 
 def good_cases() -> Iterator[Case]:
     """Every legal oddity."""
+    yield from _good_archives()
+    yield from _good_members()
+    yield from _good_npy()
+    yield from _good_contents()
+
+
+def _good_archives() -> Iterator[Case]:
     plain = arrays()
     yield Case("stored", saved(plain), None)
     yield Case("deflated", saved(plain, compressed=True), None)
     sink = _Unstreamable()
-    np.savez_compressed(sink, **plain)  # type: ignore[arg-type]
+    save_arrays(sink, plain, compressed=True)
     yield Case("numpy with descriptors", bytes(sink.data), None)
     yield Case("bare", build(parts()), None)
-    for descriptor in ("plain", "signed", "wide", "wide-signed"):
-        yield Case(f"descriptor {descriptor}", with_part(part_with(descriptor=descriptor, method=8)), None)
-    yield Case(
-        "descriptor, sizes known before", with_part(lambda p: (
-            setattr(p, "descriptor", "signed"), setattr(p, "local", {"crc": zlib.crc32(p.raw), "size": len(p.raw)}),
-        )[0]), None,
-    )  # fmt: skip
-    yield Case(
-        "descriptor, wide local", with_part(part_with(descriptor="wide-signed", local_wide=True)), None
-    )
-    yield Case("wide local", with_part(part_with(local_wide=True, version=45)), None)
-    yield Case("wide central", with_part(part_with(central_wide=True, version=45)), None)
     yield Case("zip64 end", build(parts(), zip64_end=True), None)
     yield Case("zip64 end, all said twice", build(parts(), zip64_end=True, end={"here": 5, "total": 5}), None)
-    disk = extra(1, struct.pack("<L", 0))
-    yield Case("zip64 disk", with_part(part_with(central={"disk": 0xFFFF}, central_extra=disk)), None)
-    yield Case("empty zip64 extra", with_part(part_with(central_extra=extra(1, b""))), None)
-    raw = npy(plain["policy"])
-    twice = extra(1, struct.pack("<QQ", len(raw), len(raw)))
-    yield Case("sizes said twice", with_part(part_with(central_extra=twice, local_extra=twice)), None)
     yield Case("comment", build(parts(), comment=b"made by a test"), None)
     yield Case("longest comment", build(parts(), comment=b"c" * 0xFFFF), None)
-    yield Case("member comment", with_part(part_with(comment=b"policy")), None)
-    yield Case("timestamps", with_part(part_with(local_extra=extra(0x5455, b"\1" + b"\0" * 4))), None)
-    yield Case("padding", with_part(part_with(local_extra=extra(0xD935, bytes(8188)))), None)
-    yield Case("UTF-8 flag", with_part(part_with(flags=0x800)), None)
-    yield Case("deflate options", with_part(part_with(flags=6, method=8)), None)
     yield Case("other order", build(parts(), directory_order=[3, 1, 4, 0, 2]), None)
-    yield Case("regular file mode", with_part(part_with(central={"attributes": 0o100644 << 16})), None)
-    yield Case(
-        "stored deflate blocks",
-        with_part(lambda p: p.__setattr__("packed", deflate(p.raw, 0)), method=8),
-        None,
-    )
+
+
+def _sized_before(part: Part) -> None:
+    """A descriptor although the local header knows the sizes already."""
+    part.descriptor = "signed"
+    part.local = {"crc": zlib.crc32(part.raw), "size": len(part.raw)}
+
+
+def _in_stored_blocks(part: Part) -> None:
+    part.packed = deflate(part.raw, 0)
+
+
+def _good_members() -> Iterator[Case]:
+    def member(title: str, /, **fields: object) -> Case:
+        return Case(title, with_part(part_with(**fields)), None)
+
+    for descriptor in ("plain", "signed", "wide", "wide-signed"):
+        yield member(f"descriptor {descriptor}", descriptor=descriptor, method=8)
+    yield Case("descriptor, sizes known before", with_part(_sized_before), None)
+    yield member("descriptor, wide local", descriptor="wide-signed", local_wide=True)
+    yield member("wide local", local_wide=True, version=45)
+    yield member("wide central", central_wide=True, version=45)
+    yield member("zip64 disk", central={"disk": 0xFFFF}, central_extra=extra(1, struct.pack("<L", 0)))
+    yield member("empty zip64 extra", central_extra=extra(1, b""))
+    size = len(npy(arrays()["policy"]))
+    twice = extra(1, struct.pack("<QQ", size, size))
+    yield member("sizes said twice", central_extra=twice, local_extra=twice)
+    yield member("member comment", comment=b"policy")
+    yield member("timestamps", local_extra=extra(0x5455, b"\1" + b"\0" * 4))
+    yield member("padding", local_extra=extra(0xD935, bytes(8188)))
+    yield member("UTF-8 flag", flags=0x800)
+    yield member("deflate options", flags=6, method=8)
+    yield member("regular file mode", central={"attributes": 0o100644 << 16})
+    yield Case("stored deflate blocks", with_part(_in_stored_blocks, method=8), None)
+
+
+def _good_npy() -> Iterator[Case]:
+    plain = arrays()
+
+    def member(title: str, name: str, raw: bytes) -> Case:
+        return Case(title, build(parts({name: raw})), None)
+
     for version in ((1, 0), (2, 0), (3, 0)):
-        yield Case(f"npy {version}", build(parts({"policy": npy(plain["policy"], version)})), None)
-    yield Case("i8 games", build(parts({"game": plain["game"].astype("<i8")})), None)
-    yield Case("one-hot", build(parts({"move": np.eye(5, dtype=np.uint8)[np.arange(N) % 5]})), None)
-    yield Case("one-hot, big endian", build(parts({"move": np.eye(5, dtype=">f4")[np.arange(N) % 5]})), None)
-    fortran = np.asfortranarray(np.random.default_rng(1).random((N, 2, 3)))
-    yield Case("Fortran order where allowed", build(parts({"plane": fortran})), None)
-    yield Case("C order where any", build(parts({"plane": np.ascontiguousarray(fortran)})), None)
-    yield Case("truth values", build(parts({"done": np.arange(N) % 2 == 0})), None)
-    noise = np.full(N, np.nan)
-    yield Case("NaN where allowed", build(parts({"noise": noise})), None)
-    yield Case(
-        "infinity where allowed", build(parts({"noise": np.where(np.arange(N) > 3, -np.inf, noise)})), None
-    )
+        yield member(f"npy {version}", "policy", npy(plain["policy"], version))
     values = npy(plain["values"]).replace(b"'fortran_order': False", b"'fortran_order': True ")
-    yield Case("order of a single axis", build(parts({"values": values})), None)
+    yield member("order of a single axis", "values", values)
     header = "{'shape':(12,),\"descr\":'<f4' , 'fortran_order':False}"
-    yield Case(
-        "odd header text", build(parts({"values": npy_with_header(header, plain["values"].tobytes())})), None
-    )
+    yield member("odd header text", "values", npy_with_header(header, plain["values"].tobytes()))
     header = "{'descr': '<f4', 'fortran_order': False, 'shape': (12L,), }\n"
-    yield Case(
-        "Python 2 header", build(parts({"values": npy_with_header(header, plain["values"].tobytes())})), None
-    )
+    yield member("Python 2 header", "values", npy_with_header(header, plain["values"].tobytes()))
     header = "{'descr': '<u1', 'fortran_order': False, 'shape': (12, 7), }\n"
-    yield Case(
-        "order of bytes", build(parts({"legal": npy_with_header(header, plain["legal"].tobytes())})), None
-    )
+    yield member("order of bytes", "legal", npy_with_header(header, plain["legal"].tobytes()))
+
+
+def _good_contents() -> Iterator[Case]:
+    plain = arrays()
+
+    def case(title: str, name: str, array: np.ndarray, *, further: bool = False) -> Case:
+        return Case(title, build(parts({name: array})), None, open=further)
+
+    yield case("i8 games", "game", plain["game"].astype("<i8"))
+    yield case("one-hot", "move", np.eye(5, dtype=np.uint8)[np.arange(N) % 5])
+    yield case("one-hot, big endian", "move", np.eye(5, dtype=">f4")[np.arange(N) % 5])
+    fortran = np.asfortranarray(np.random.default_rng(1).random((N, 2, 3)))
+    yield case("Fortran order where allowed", "plane", fortran)
+    yield case("C order where any", "plane", np.ascontiguousarray(fortran))
+    yield case("truth values", "done", np.arange(N) % 2 == 0)
+    noise = np.full(N, np.nan)
+    yield case("NaN where allowed", "noise", noise)
+    yield case("infinity where allowed", "noise", np.where(np.arange(N) > 3, -np.inf, noise))
     minus_zero = plain["features"].copy()
     minus_zero[2] = -0.0
-    yield Case("minus zero", build(parts({"features": minus_zero})), None)
+    yield case("minus zero", "features", minus_zero)
     for dtype in ("<i2", ">u4", "<f2", ">f8", "<c8", "|b1", "<f8"):
-        yield Case(f"further array {dtype}", build(parts({"more": np.zeros((2, 3), dtype)})), None, open=True)
-    yield Case("further array, 0-d", build(parts({"more": np.array(3.5)})), None, open=True)
-    yield Case("further array, empty", build(parts({"more": np.zeros((0, 9))})), None, open=True)
-    yield Case(
-        "further array, Fortran", build(parts({"more": np.asfortranarray(np.ones((2, 3)))})), None, open=True
-    )
+        yield case(f"further array {dtype}", "more", np.zeros((2, 3), dtype), further=True)
+    yield case("further array, 0-d", "more", np.array(3.5), further=True)
+    yield case("further array, empty", "more", np.zeros((0, 9)), further=True)
+    yield case("further array, Fortran", "more", np.asfortranarray(np.ones((2, 3))), further=True)

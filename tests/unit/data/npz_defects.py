@@ -54,35 +54,48 @@ def bad_archives() -> Iterator[Case]:
 
 
 def _bad_members() -> Iterator[Case]:
-    def member(title: str, defect: D, /, *, method: int = 0, **fields: object) -> Case:
-        return Case(title, with_part(part_with(**fields), method=method), defect)
+    yield from _bad_names_and_flags()
+    yield from _contradicting_headers()
+    yield from _bad_places()
+    yield from _bad_extras()
+    yield from _bad_data()
 
+
+def _member(title: str, defect: D, /, *, method: int = 0, **fields: object) -> Case:
+    """A good archive with these fields of one member changed."""
+    return Case(title, with_part(part_with(**fields), method=method), defect)
+
+
+def _bad_names_and_flags() -> Iterator[Case]:
     for name in (b"../policy.npy", b"/policy.npy", b"a/policy.npy", b"a\\policy.npy", b"C:policy.npy", b"policy",
                  b".npy", b".policy.npy", b"policy.npy/", b"pol\0icy.npy", "pölicy.npy".encode(), b"policy.npy.npy",
                  b"", b"p" * 125 + b".npy", b"policy.npy\n", b"-policy.npy", b"pol icy.npy",
                  b"policy.NPY"):  # fmt: skip
-        yield member(f"name {name[:20]!r}", D.BAD_NAME, name=name)
-    yield member("symbolic link", D.BAD_NAME, central={"attributes": 0o120777 << 16})
-    yield member("second name", D.BAD_NAME, central_extra=extra(0x7075, b"\1abcdname"))
-    yield member("second name, local", D.BAD_NAME, local_extra=extra(0x7075, b"\1abcdname"))
-    yield member("AES", D.ENCRYPTED, central_extra=extra(0x9901, b"\1\0AE\3\0\0"))
-    yield member("duplicate", D.DUPLICATE_MEMBER, name=b"features.npy")
+        yield _member(f"name {name[:20]!r}", D.BAD_NAME, name=name)
+    yield _member("symbolic link", D.BAD_NAME, central={"attributes": 0o120777 << 16})
+    yield _member("second name", D.BAD_NAME, central_extra=extra(0x7075, b"\1abcdname"))
+    yield _member("second name, local", D.BAD_NAME, local_extra=extra(0x7075, b"\1abcdname"))
+    yield _member("AES", D.ENCRYPTED, central_extra=extra(0x9901, b"\1\0AE\3\0\0"))
+    yield _member("duplicate", D.DUPLICATE_MEMBER, name=b"features.npy")
     for flag in (1, 0x40, 0x2000):
-        yield member(f"encrypted {flag:#x}", D.ENCRYPTED, flags=flag)
+        yield _member(f"encrypted {flag:#x}", D.ENCRYPTED, flags=flag)
     for flag in (0x10, 0x20, 0x1000, 0x8000):
-        yield member(f"flag {flag:#x}", D.UNSUPPORTED, flags=flag)
+        yield _member(f"flag {flag:#x}", D.UNSUPPORTED, flags=flag)
     for method in (1, 6, 9, 12, 14, 93, 99):
-        yield member(f"method {method}", D.UNSUPPORTED, local={"method": method}, central={"method": method})
-    yield member("version", D.UNSUPPORTED, central={"version": 64})
-    yield member("version, local", D.UNSUPPORTED, local={"version": 64})
-    yield member("disk", D.MULTI_DISK, central={"disk": 1})
+        yield _member(f"method {method}", D.UNSUPPORTED, local={"method": method}, central={"method": method})
+    yield _member("version", D.UNSUPPORTED, central={"version": 64})
+    yield _member("version, local", D.UNSUPPORTED, local={"version": 64})
+    yield _member("disk", D.MULTI_DISK, central={"disk": 1})
+
+
+def _contradicting_headers() -> Iterator[Case]:
     for field in ("flags", "method", "time", "date", "crc", "size", "packed"):
-        yield member(f"local {field}", D.HEADER_MISMATCH, local={field: 2})
-    yield member("local name", D.HEADER_MISMATCH, local={"name": b"polizy.npy"})
-    yield member("local name, shorter", D.HEADER_MISMATCH, local={"name": b"p"})
-    yield member("local sizes under a descriptor", D.HEADER_MISMATCH, descriptor="signed", local={"size": 3})
+        yield _member(f"local {field}", D.HEADER_MISMATCH, local={field: 2})
+    yield _member("local name", D.HEADER_MISMATCH, local={"name": b"polizy.npy"})
+    yield _member("local name, shorter", D.HEADER_MISMATCH, local={"name": b"p"})
+    yield _member("local sizes under a descriptor", D.HEADER_MISMATCH, descriptor="signed", local={"size": 3})
     for field in ("crc", "packed", "size"):
-        yield member(
+        yield _member(
             f"descriptor {field}", D.HEADER_MISMATCH, descriptor="signed", after_descriptor={field: 3}
         )
     yield Case("descriptor missing", with_part(part_with(flags=8, local={"crc": 0})), D.HEADER_MISMATCH)
@@ -90,43 +103,48 @@ def _bad_members() -> Iterator[Case]:
     yield Case("descriptor signature", broken, D.HEADER_MISMATCH)
     yield Case("descriptor too long", build([part if i != 2 else part_gap(part) for i, part in enumerate(
         _described())]), D.HEADER_MISMATCH)  # fmt: skip
-    yield member("offset behind", D.JUNK, central={"offset": 0x7FFFFFF})
-    yield member("offset into another", D.OVERLAP, central={"offset": 3})
-    yield member("offset of another", D.OVERLAP, central={"offset": 0})
-    yield member("larger than its place", D.OVERLAP, method=8, central={"packed": 1 << 20})
-    yield member("last, no header", D.HEADER_MISMATCH, central={"name": b"zolicy.npy"})
+
+
+def _bad_places() -> Iterator[Case]:
+    yield _member("offset behind", D.JUNK, central={"offset": 0x7FFFFFF})
+    yield _member("offset into another", D.OVERLAP, central={"offset": 3})
+    yield _member("offset of another", D.OVERLAP, central={"offset": 0})
+    yield _member("larger than its place", D.OVERLAP, method=8, central={"packed": 1 << 20})
+    yield _member("last, no header", D.HEADER_MISMATCH, central={"name": b"zolicy.npy"})
     tail = build(parts(), before_directory=b"")
     local = tail.index(b"PK\3\4", 10)
     yield Case("local signature", tail[:local] + b"PK\3\5" + tail[local + 4 :], D.HEADER_MISMATCH)
     yield Case("central signature", tail.replace(b"PK\1\2", b"PK\1\3", 1), D.HEADER_MISMATCH)
     yield Case("central name too long", _with_central_name_length(tail, 60_000), D.HEADER_MISMATCH)
+
+
+def _bad_extras() -> Iterator[Case]:
     for bad in (b"x", b"xyz", struct.pack("<HH", 9, 5), struct.pack("<HH", 1, 9) + b"x" * 8):
-        yield member(f"malformed extra {bad!r}", D.HEADER_MISMATCH, central_extra=bad)
-    yield member("zip64 extra twice", D.HEADER_MISMATCH, central_extra=extra(1, b"") * 2)
-    yield member("zip64 extra missing", D.HEADER_MISMATCH, central={"size": ZIP64_ALL})
-    yield member(
+        yield _member(f"malformed extra {bad!r}", D.HEADER_MISMATCH, central_extra=bad)
+    yield _member("zip64 extra twice", D.HEADER_MISMATCH, central_extra=extra(1, b"") * 2)
+    yield _member("zip64 extra missing", D.HEADER_MISMATCH, central={"size": ZIP64_ALL})
+    yield _member(
         "zip64 extra short", D.HEADER_MISMATCH, central={"size": ZIP64_ALL}, central_extra=extra(1, b"1234")
     )
-    yield member("zip64 extra odd", D.HEADER_MISMATCH, central_extra=extra(1, b"x" * 30))
-    yield member(
+    yield _member("zip64 extra odd", D.HEADER_MISMATCH, central_extra=extra(1, b"x" * 30))
+    yield _member(
         "zip64 extra contradicts", D.HEADER_MISMATCH, central_extra=extra(1, struct.pack("<QQ", 5, 5))
     )
     partial = extra(1, struct.pack("<QQ", 1, 2))
-    yield member(
+    yield _member(
         "zip64 offset missing", D.HEADER_MISMATCH, central={"offset": ZIP64_ALL}, central_extra=partial
     )
     sizes = struct.pack("<QQ", len(npy(arrays()["policy"])), len(npy(arrays()["policy"])))
-    yield member("zip64 extra too long", D.HEADER_MISMATCH, local_extra=extra(1, sizes + b"more"))
-    yield member(
+    yield _member("zip64 extra too long", D.HEADER_MISMATCH, local_extra=extra(1, sizes + b"more"))
+    yield _member(
         "zip64 offset left out",
         D.HEADER_MISMATCH,
         central={"offset": ZIP64_ALL},
         central_extra=extra(1, sizes),
     )
-    for where in ("local_extra", "central_extra"):
-        yield member(f"too long {where}", D.LIMIT, **{where: extra(9, b"") * 2049})
-    yield member("stored sizes differ", D.SIZE_MISMATCH, central={"size": 5})
-    yield from _bad_data()
+    yield _member("too long local_extra", D.LIMIT, local_extra=extra(9, b"") * 2049)
+    yield _member("too long central_extra", D.LIMIT, central_extra=extra(9, b"") * 2049)
+    yield _member("stored sizes differ", D.SIZE_MISMATCH, central={"size": 5})
 
 
 def part_gap(part: Part) -> Part:
@@ -252,10 +270,10 @@ def bad_contents() -> Iterator[Case]:
     """Sound archives that break the contract."""
     good = arrays()
 
-    def case(name: str, defect: D, method: int = 8, **changes: np.ndarray | None) -> Case:
-        return Case(name, build(parts(changes, method=method)), defect)
+    def case(name: str, defect: D, /, **changes: np.ndarray | None) -> Case:
+        return Case(name, build(parts(changes, method=8)), defect)
 
-    def put(name: str, at: object, value: float) -> dict[str, np.ndarray]:
+    def put(name: str, at: int | tuple[int, ...], value: float) -> dict[str, np.ndarray]:
         changed = good[name].copy()
         changed[at] = value
         return {name: changed}

@@ -6,11 +6,12 @@ from fractions import Fraction
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from gamekeeper.data.array_checks import GameCounter, PieceChecker
 from gamekeeper.data.array_rules import read_rule
 from gamekeeper.data.verdicts import Defect, Refusal
+from tests.thoroughness import examples
 
 DTYPES = ["<f2", "<f4", "<f8", ">f4", ">f8", "<i4", "|i1", "|u1", ">u2", "<i8", "<u8", "|b1"]
 LEVELS = [0.0, 1.0, -1.0, 0.5, 0.25, 1.0000001, -1e-45, 1e-45, 0.3, 65504.0, 3e38, 5.0, 2.0, -0.0]
@@ -32,7 +33,10 @@ def pieces(dtype: str) -> st.SearchStrategy[np.ndarray]:
     return rows.map(array)
 
 
-def expected(piece: np.ndarray, rule: dict[str, object], mask: np.ndarray | None) -> set[Defect]:
+Numbers = dict[str, float]
+
+
+def expected(piece: np.ndarray, rule: Numbers, mask: np.ndarray | None) -> set[Defect]:
     """The defects, by exact arithmetic on Python numbers. Element rules hide the row rules behind them."""
     rows = [[value.item() for value in row] for row in piece]
     elements = [value for row in rows for value in row]
@@ -57,21 +61,22 @@ def expected(piece: np.ndarray, rule: dict[str, object], mask: np.ndarray | None
 
 
 @given(data=st.data(), dtype=st.sampled_from(DTYPES))
-@settings(max_examples=400, deadline=None)
+@pytest.mark.unmeasured
+@examples(200)
 def test_agrees_with_exact_arithmetic(data: st.DataObject, dtype: str) -> None:
     """A fast path accepts what the rule forbids, or a bound is off by one rounding."""
     piece = data.draw(pieces(dtype))
     bounds = st.none() | st.sampled_from([*LEVELS, 0, 1, -1, 10**30, -(10**30), 70000.0])
-    rule: dict[str, object] = {"finite": data.draw(st.booleans()), "one_hot": data.draw(st.booleans())}
+    rule: Numbers = {"finite": data.draw(st.booleans()), "one_hot": data.draw(st.booleans())}
     rule |= {key: value for key in ("min", "max") if (value := data.draw(bounds)) is not None}
-    if "min" in rule and "max" in rule and rule["min"] > rule["max"]:  # type: ignore[operator]
+    if "min" in rule and "max" in rule and rule["min"] > rule["max"]:
         rule["min"], rule["max"] = rule["max"], rule["min"]
     if data.draw(st.booleans()):
         rule |= {"row_sum": data.draw(st.sampled_from([0, 1, 1.5])), "row_sum_tolerance": 0.01}
     mask = data.draw(pieces("|u1")) if data.draw(st.booleans()) else None
     if mask is not None and mask.shape != piece.shape:
         mask = np.resize(mask, piece.shape)
-    read = read_rule("a", {"dtype": dtype, "shape": ["N", "W"]} | rule)
+    read = read_rule("a", {"dtype": dtype, "shape": ["N", "W"], **rule})
     found = PieceChecker(read, dtype).check(piece, mask)
     assert {finding.defect for finding in found} == expected(piece, rule, mask)
     for finding in found:
@@ -119,8 +124,10 @@ def test_negative_bounds() -> None:
         checker = PieceChecker(
             read_rule("a", {"dtype": "<f4", "shape": ["N"], "min": low, "max": high}), "<f4"
         )
-        assert checker.check(np.float32([[fine]]), None) == []
-        assert [finding.defect for finding in checker.check(np.float32([[bad]]), None)] == [Defect.RANGE]
+        assert checker.check(np.array([[fine]], np.float32), None) == []
+        assert [finding.defect for finding in checker.check(np.array([[bad]], np.float32), None)] == [
+            Defect.RANGE
+        ]
 
 
 def test_integers_compare_exactly() -> None:
@@ -136,7 +143,7 @@ def test_integers_compare_exactly() -> None:
     pieces=st.lists(st.lists(st.integers(-3, 90_000), max_size=40), max_size=20),
     most=st.integers(1, 400),
 )
-@settings(deadline=None)
+@examples(60)
 def test_games_are_counted(pieces: list[list[int]], most: int) -> None:
     """A game that spans pieces is counted twice, or the bound is off by one."""
     truth = len({value for piece in pieces for value in piece})

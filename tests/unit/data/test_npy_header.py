@@ -5,11 +5,12 @@ import io
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis.extra import numpy as hnp
 
 from gamekeeper.data.npy_header import NpyHeader, canonical_descr, read_header
 from gamekeeper.data.verdicts import Defect, Refusal
+from tests.thoroughness import examples
 from tests.unit.data.zip_builder import npy, npy_with_header
 
 
@@ -29,7 +30,7 @@ NUMBERS = st.one_of(
     version=st.sampled_from([(1, 0), (2, 0), (3, 0)]),
     fortran=st.booleans(),
 )
-@settings(deadline=None)
+@examples(100)
 def test_reads_what_numpy_writes(
     dtype: np.dtype[np.generic], shape: tuple[int, ...], version: tuple[int, int], fortran: bool
 ) -> None:
@@ -51,7 +52,7 @@ _WORDS = st.sampled_from(
 
 
 @given(words=st.lists(_WORDS, max_size=12), version=st.sampled_from([(1, 0), (2, 0), (3, 0)]))
-@settings(max_examples=500, deadline=None)
+@examples(250)
 def test_never_believes_what_numpy_does_not(words: list[str], version: tuple[int, int]) -> None:
     """A header is read otherwise than numpy reads it, or makes the parser crash."""
     data = npy_with_header("".join(words), bytes(24), version)
@@ -67,7 +68,7 @@ def test_never_believes_what_numpy_does_not(words: list[str], version: tuple[int
 
 
 @given(data=st.binary(max_size=80), magic=st.booleans())
-@settings(max_examples=300, deadline=None)
+@examples(150)
 def test_noise_is_refused(data: bytes, magic: bool) -> None:
     """Noise behind a magic number makes the parser crash or hang."""
     with pytest.raises(Refusal):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import errno
 import io
 import os
@@ -12,7 +13,6 @@ import pytest
 from blake3 import blake3
 
 from gamekeeper.core.errors import Corrupt, StorageFull
-from gamekeeper.data import safe_files
 from gamekeeper.data.safe_files import (
     Digest,
     Publication,
@@ -233,7 +233,7 @@ def test_neither_links_nor_renameat2(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise OSError(errno.EPERM, "no links")
 
     monkeypatch.setattr(os, "link", no_links)
-    monkeypatch.setattr(safe_files.ctypes, "CDLL", lambda *arguments, **options: object())
+    monkeypatch.setattr(ctypes, "CDLL", lambda *arguments, **options: object())
     (tmp_path / "first").write_bytes(b"1")
     with pytest.raises(OSError, match="neither hard links nor renameat2"):
         publish(tmp_path / "first", tmp_path / "final")

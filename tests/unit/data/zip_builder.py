@@ -120,8 +120,8 @@ def _local(part: Part, packed: bytes) -> bytes:
         "crc": zlib.crc32(part.raw) if known else 0,
         "packed": len(packed) if known else 0,
         "size": len(part.raw) if known else 0,
-        "name": part.name,
-    } | part.local  # fmt: skip
+        "name": part.name, **part.local,
+    }  # fmt: skip
     extras = part.local_extra
     if part.local_wide:
         extras = extra(1, struct.pack("<QQ", values["size"], values["packed"])) + extras
@@ -136,8 +136,8 @@ def _central(part: Part, packed: bytes, offset: int) -> bytes:
         "made": 20, "version": part.version, "flags": _flags(part), "method": part.method,
         "time": part.stamp[0], "date": part.stamp[1], "crc": zlib.crc32(part.raw),
         "packed": len(packed), "size": len(part.raw), "disk": 0, "inner": 0, "attributes": 0o600 << 16,
-        "offset": offset, "name": part.name,
-    } | part.central  # fmt: skip
+        "offset": offset, "name": part.name, **part.central,
+    }  # fmt: skip
     extras = part.central_extra
     if part.central_wide:
         wide = struct.pack("<QQQ", values["size"], values["packed"], values["offset"])

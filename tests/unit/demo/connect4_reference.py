@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 Columns = tuple[tuple[int, ...], ...]
 EMPTY: Columns = ((),) * 7
 
@@ -24,24 +26,35 @@ def stone(columns: Columns, column: int, row: int) -> int | None:
     return columns[column][row]
 
 
+LINES = [
+    [(c + k * dc, r + k * dr) for k in range(4)]
+    for c in range(7)
+    for r in range(6)
+    for dc, dr in ((1, 0), (0, 1), (1, 1), (1, -1))
+    if c + 3 * dc < 7 and 0 <= r + 3 * dr < 6
+]
+
+
+@lru_cache(1 << 17)
 def has_four(columns: Columns, player: int) -> bool:
-    return any(
-        all(stone(columns, c + k * dc, r + k * dr) == player for k in range(4))
-        for c in range(7)
-        for r in range(6)
-        for dc, dr in ((1, 0), (0, 1), (1, 1), (1, -1))
-    )
+    cells = {(c, r) for c, column in enumerate(columns) for r, owner in enumerate(column) if owner == player}
+    return any(cells.issuperset(line) for line in LINES)
 
 
 def drop(columns: Columns, column: int, player: int) -> Columns:
     return (*columns[:column], (*columns[column], player), *columns[column + 1 :])
 
 
+@lru_cache(1 << 17)
 def result_within(columns: Columns, player: int, plies: int) -> int:
     """1 when `player`, to move, can force a win within `plies` moves, -1 when it loses by force within them, else 0."""
     if has_four(columns, 1 - player):
         return -1
     if plies == 0 or not legal(columns):
         return 0
-    results = [-result_within(drop(columns, c, player), 1 - player, plies - 1) for c in legal(columns)]
-    return max(results)
+    best = -1
+    for c in legal(columns):
+        best = max(best, -result_within(drop(columns, c, player), 1 - player, plies - 1))
+        if best == 1:
+            break
+    return best

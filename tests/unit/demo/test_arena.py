@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import connect4_reference as plain
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gamekeeper.demo import arena, board, net
 from gamekeeper.demo.arena import AlphaBetaPlayer, NetPlayer, PairResult, Pairs, Player, RandomPlayer
 from gamekeeper.demo.net import Net
 from gamekeeper.demo.search import Search
+from tests.thoroughness import examples
+from tests.unit.demo import connect4_reference as plain
 
 
 def net_player(seed: int = 5, simulations: int = 12) -> NetPlayer:
@@ -86,7 +87,7 @@ def test_replays_tell_games_apart() -> None:
 
 
 @pytest.mark.unmeasured
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(st.lists(st.integers(0, 6), max_size=14), st.integers(0, 1000))
 def test_alpha_beta_takes_wins_and_stops_losses(tries: list[int], seed: int) -> None:
     """A sign error in the look-ahead would make the yardstick a weakling."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import connect4_reference as plain
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gamekeeper.demo import board
+from tests.thoroughness import examples
+from tests.unit.demo import connect4_reference as plain
 
 
 @st.composite
@@ -41,6 +42,7 @@ def winning_cells(columns: plain.Columns, player: int) -> set[tuple[int, int]]:
     return found
 
 
+@examples(60)
 @given(games())
 def test_rules_agree_with_plain_rules(moves: list[int]) -> None:
     """A wrong shift or mask would give another stone set, legal move or end of the game."""
@@ -58,6 +60,7 @@ def test_rules_agree_with_plain_rules(moves: list[int]) -> None:
 
 
 @pytest.mark.unmeasured
+@examples(60)
 @given(games())
 def test_prospects_agree_with_trying_every_move(moves: list[int]) -> None:
     """A wrong threat would make the search overlook a win in one or a forced block."""
@@ -80,6 +83,7 @@ def test_prospects_agree_with_trying_every_move(moves: list[int]) -> None:
     assert {c for c, _ in cells_of(int(prospects.safe[0]))} == safe
 
 
+@examples(60)
 @given(games())
 def test_features_show_the_position(moves: list[int]) -> None:
     """Planes in another order or orientation would train a net that plays another game."""
@@ -94,6 +98,7 @@ def test_features_show_the_position(moves: list[int]) -> None:
             assert planes[4, r, c] == (r == len(columns[c]))
 
 
+@examples(60)
 @given(games())
 def test_reflection_commutes_with_play(moves: list[int]) -> None:
     """An asymmetric rule would make mirrored training data lie."""
@@ -106,6 +111,7 @@ def test_reflection_commutes_with_play(moves: list[int]) -> None:
 
 
 @pytest.mark.unmeasured
+@examples(30)
 @given(st.lists(games(), min_size=1, max_size=8))
 def test_games_in_a_batch_do_not_touch_each_other(batch: list[list[int]]) -> None:
     """A row that leaks into another would mix up games played side by side."""

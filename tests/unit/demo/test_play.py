@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import connect4_reference as plain
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gamekeeper.demo import net, play
 from gamekeeper.demo.net import Net
+from tests.thoroughness import examples
+from tests.unit.demo import connect4_reference as plain
 
 NETWORK = Net(net.new_weights(np.random.default_rng(5), 16, 2))
 
@@ -18,7 +19,7 @@ def answer(moves: str, simulations: int = 60) -> play.Answer:
     return play.answer(moves, NETWORK, simulations)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     st.text(max_size=30)
     | st.lists(st.integers(-1, 8), max_size=45).map(lambda moves: ",".join(map(str, moves)))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import connect4_reference as plain
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gamekeeper.demo import board, net
 from gamekeeper.demo.net import Net
 from gamekeeper.demo.search import Found, Search
+from tests.thoroughness import examples
+from tests.unit.demo import connect4_reference as plain
 
 SMALL = Net(net.new_weights(np.random.default_rng(5), 16, 2))
 
@@ -69,7 +70,7 @@ def test_an_open_three_is_prevented() -> None:
 
 
 @pytest.mark.unmeasured
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(st.integers(0, 10**6), st.integers(6, 34))
 def test_forced_results_are_found(seed: int, length: int) -> None:
     """A sign error on the way up, or a proof from unproven moves, would contradict plain look-ahead."""
@@ -91,7 +92,7 @@ def test_forced_results_are_found(seed: int, length: int) -> None:
 
 
 @pytest.mark.unmeasured
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(st.integers(0, 10**6))
 def test_the_end_of_the_game_is_solved(seed: int) -> None:
     """With few cells left the search must know the exact result, draws included."""
@@ -122,7 +123,7 @@ def test_a_value_changes_sign_with_the_side_to_move() -> None:
     assert search([], simulations=2, network=pessimist).values[0] == pytest.approx(0.0)
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(st.integers(0, 10**6), st.integers(0, 30))
 def test_policy_is_a_distribution_over_legal_moves(seed: int, length: int) -> None:
     """Weight on an illegal move, or a sum other than one, would poison the training data."""

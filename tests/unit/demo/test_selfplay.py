@@ -8,7 +8,6 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import connect4_reference as plain
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -19,6 +18,7 @@ from gamekeeper.demo.net import Net
 from gamekeeper.demo.search import Search
 from gamekeeper.demo.selfplay import Style, Table, write_shard
 from gamekeeper.demo.training import Samples
+from tests.unit.demo import connect4_reference as plain
 
 NETWORK = Net(net.new_weights(np.random.default_rng(5), 16, 2))
 LINE: dict[str, Any] = tomllib.loads((Path(gamekeeper.demo.__file__).parent / "connect4.toml").read_text())[

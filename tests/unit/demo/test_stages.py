@@ -16,6 +16,7 @@ from blake3 import blake3
 
 from gamekeeper.core.receipts import BUILT_IN_KINDS, Proof, examine
 from gamekeeper.demo import net
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -115,9 +116,13 @@ def model_bytes(tmp_path: Path, seed: int = 11) -> bytes:
     return job.output(job.run()["model"])
 
 
-def test_the_stages_make_a_loop(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def founder(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return model_bytes(tmp_path_factory.mktemp("founder"))
+
+
+def test_the_stages_make_a_loop(tmp_path: Path, founder: bytes) -> None:
     """Found, self-play, train and evaluate must fit together through files alone."""
-    founder = model_bytes(tmp_path)
     play = JobFolder(tmp_path / "selfplay", "selfplay", {"games": 12})
     play.give("model", founder)
     played = play.run()
@@ -149,13 +154,13 @@ def test_the_stages_make_a_loop(tmp_path: Path) -> None:
             assert all(first + second == 1 for _, first, second, _ in receipt["pairs"])
 
 
-def test_a_job_tried_again_makes_the_same_bytes(tmp_path: Path) -> None:
+def test_a_job_tried_again_makes_the_same_bytes(tmp_path: Path, founder: bytes) -> None:
     """A second attempt with the same seed must be recognisable as the same work."""
     assert model_bytes(tmp_path / "a", 5) == model_bytes(tmp_path / "b", 5)
     hashes = []
     for name in ("one", "two"):
         job = JobFolder(tmp_path / name, "selfplay", {"games": 5})
-        job.give("model", model_bytes(tmp_path / name / "x"))
+        job.give("model", founder)
         hashes.append(job.run()["shards"])
     assert hashes[0] == hashes[1]
 
@@ -183,15 +188,14 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
         raise AssertionError(f"the process ended with {process.returncode} before {path.name} came")
 
 
-def test_a_stopped_self_play_hands_in_the_finished_games(tmp_path: Path) -> None:
+def test_a_stopped_self_play_hands_in_the_finished_games(tmp_path: Path, founder: bytes) -> None:
     """Work lost at every stop would starve the loop on machines that come and go."""
     job = JobFolder(tmp_path / "job", "selfplay", {"games": 400}, simulations=60)
-    job.give("model", model_bytes(tmp_path))
+    job.give("model", founder)
     progress = job.path / "progress.json"
     with job.start() as process:
         wait_for(progress, process)
-        while json.loads(progress.read_text())["units"] == 0:
-            assert process.poll() is None
+        until(lambda: json.loads(progress.read_text())["units"] or process.poll() is not None)
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
@@ -205,12 +209,13 @@ def test_a_stopped_self_play_hands_in_the_finished_games(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("kind", ["selfplay", "train", "evaluate"])
-def test_a_job_stopped_before_it_has_anything_hands_in_nothing(tmp_path: Path, kind: str) -> None:
+def test_a_job_stopped_before_it_has_anything_hands_in_nothing(
+    tmp_path: Path, kind: str, founder: bytes
+) -> None:
     """An empty receipt would count as success."""
     job = JobFolder(
         tmp_path / "job", kind, {"games": 4, "samples": 9, "opponent": "self", "pairs": 9, "first_pair": 0}
     )
-    founder = model_bytes(tmp_path)
     job.give("candidate" if kind == "evaluate" else "model", founder)
     if kind == "train":
         play = JobFolder(tmp_path / "play", "selfplay", {"games": 3})
@@ -235,11 +240,11 @@ def test_a_job_stopped_before_it_has_anything_hands_in_nothing(tmp_path: Path, k
     ],
 )
 def test_a_job_that_makes_no_sense_fails_with_a_line(
-    tmp_path: Path, kind: str, wanted: dict[str, Any], reason: str
+    tmp_path: Path, kind: str, wanted: dict[str, Any], reason: str, founder: bytes
 ) -> None:
     """A traceback, or a default opponent, would hide the mistake in the settings."""
     job = JobFolder(tmp_path / "job", kind, wanted)
-    job.give("candidate" if kind == "evaluate" else "model", model_bytes(tmp_path))
+    job.give("candidate" if kind == "evaluate" else "model", founder)
     errors = job.fail()
     assert reason in errors
     assert "Remedy" in errors

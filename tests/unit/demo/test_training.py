@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gamekeeper.client import ClientError
 from gamekeeper.demo import board, net
 from gamekeeper.demo.net import Net, Weights
 from gamekeeper.demo.training import Adam, Samples, Schedule, Trainer, join, loss_and_gradients, read_shard
+from tests.thoroughness import examples
 
 
 def some_samples(count: int, seed: int) -> Samples:
@@ -27,7 +28,7 @@ def some_samples(count: int, seed: int) -> Samples:
     return Samples(board.features(own, mask), policy, legal, rng.uniform(-1, 1, count).astype(np.float32))
 
 
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(st.integers(0, 1000), st.integers(1, 3), st.floats(0.2, 3.0))
 def test_gradient_equals_finite_differences(seed: int, layers: int, value_weight: float) -> None:
     """A wrong term in the backward pass still trains, only badly: only the derivative itself shows it."""
@@ -138,6 +139,7 @@ def test_decay_shrinks_matrices_only() -> None:
     assert weights["b"] == pytest.approx(np.ones(2))
 
 
+@examples(50)
 @given(st.integers(1, 3000))
 def test_the_learning_rate_rises_and_falls_within_bounds(steps: int) -> None:
     """A rate of zero wastes the run, one above the setting makes it diverge."""
@@ -162,6 +164,7 @@ def test_reflection_turns_every_array_that_has_columns() -> None:
     assert np.array_equal(turned.values, samples.values)
 
 
+@examples(50)
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=5), st.integers(1, 60))
 def test_the_window_holds_the_newest_samples(sizes: list[int], newest: int) -> None:
     """A window cut at the wrong end would train on the oldest games for ever."""

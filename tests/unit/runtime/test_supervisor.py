@@ -135,7 +135,7 @@ def test_no_child_outlives_a_killed_supervisor(tmp_path: Path) -> None:
     mark = tmp_path / "pid"
     environment = {**os.environ, "PYTHONPATH": str(Path(gamekeeper.__file__).parents[1])}
     parent = subprocess.Popen([sys.executable, "-c", script, child, str(mark)], env=environment)
-    pid = int(until(lambda: mark.exists() and mark.read_text()))
+    pid = int(until(lambda: mark.read_text() if mark.exists() else ""))
     started = psutil.Process(pid).create_time()
     parent.send_signal(signal.SIGKILL)
     parent.wait()

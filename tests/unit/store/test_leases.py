@@ -10,7 +10,7 @@ from gamekeeper.core.errors import NotFound, RoleHeld, StaleToken
 from gamekeeper.core.events import AgentConnected, CoordinatorStarted
 from gamekeeper.core.jobs import AttemptState, EndReason, JobState
 from gamekeeper.core.nodes import NodeStatus, Observation
-from gamekeeper.store import event_log, inventory, job_queue, leases
+from gamekeeper.store import event_log, inventory, job_queue, leases, summary
 from gamekeeper.store.leases import Progress
 from tests.unit.store.rig import LEASE_S, PROCESS, SEEN, START, Rig, open_rig
 
@@ -239,6 +239,7 @@ def test_progress_never_runs_backwards(rig: Rig) -> None:
     rig.w(leases.beat, attempt.incarnation, LEASE_S, said)
     rig.w(leases.beat, attempt.incarnation, LEASE_S, [said[1], said[1]])
     assert rig.r(job_queue.attempt, attempt.id).units == 9
+    assert rig.r(summary.slot_times)[0].process_s == 9.0
 
 
 def test_a_beat_without_observation_keeps_the_last_one(rig: Rig) -> None:
@@ -341,6 +342,24 @@ def test_an_attempt_that_is_named_in_time_is_kept(rig: Rig) -> None:
     for _ in range(6):
         rig.turn(LEASE_S - 1)
         rig.beat(attempt.incarnation, attempt)
+    assert rig.r(job_queue.attempt, attempt.id).state is AttemptState.RUNNING
+
+
+def test_a_late_beat_keeps_what_it_names(rig: Rig) -> None:
+    """Breaks if a beat after a long silence gives up the very attempts that it names."""
+    attempt = rig.running()
+    rig.turn(LEASE_S * 3)
+    assert rig.beat(attempt.incarnation, attempt)[1] == []
+    assert rig.r(job_queue.attempt, attempt.id).state is AttemptState.RUNNING
+
+
+def test_connecting_counts_as_naming(rig: Rig) -> None:
+    """Breaks if an attempt that was just re-adopted is given up at the next beat that does not name it."""
+    attempt = rig.running()
+    rig.turn(LEASE_S - 1)
+    rig.connect(attempt.node_id, "later", held=[attempt])
+    rig.turn(2)
+    rig.beat("later")
     assert rig.r(job_queue.attempt, attempt.id).state is AttemptState.RUNNING
 
 

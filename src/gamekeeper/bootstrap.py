@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
 import os
 import signal
 import socket
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,19 +19,27 @@ from gamekeeper.agent.config import AgentConfig
 from gamekeeper.agent.start import run_agent as serve_node
 from gamekeeper.core.actions import EndAttempt
 from gamekeeper.core.clock import Clock, SystemClock
-from gamekeeper.core.errors import RoleHeld, SettingsError, StaleToken, UsageError
+from gamekeeper.core.errors import GamekeeperError, RoleHeld, SettingsError, StaleToken
 from gamekeeper.core.events import SettingsApplied
 from gamekeeper.daemons import jobs, looks, models, pipeline
 from gamekeeper.daemons.duty import Duty
-from gamekeeper.data.safe_files import write_atomic
 from gamekeeper.runtime.daemon import Cyclic
+from gamekeeper.runtime.data_dir import (
+    announce,
+    announced_port,
+    announced_url,
+    make_data_dir,
+    only_coordinator,
+    token_file,
+    withdraw,
+)
 from gamekeeper.runtime.executor import Executor, RoleLost
 from gamekeeper.runtime.supervisor import RUN_VARIABLE, keep_daemons
 from gamekeeper.runtime.telemetry import logger
 from gamekeeper.server.app import create_app
 from gamekeeper.server.coordinator import Coordinator
 from gamekeeper.server.desk import ROLE, ArtifactFiles, Desk, ThreadWorkers
-from gamekeeper.server.principals import ADMIN_TOKEN, JOIN_TOKEN, mint_secret, secret_hash
+from gamekeeper.server.principals import ADMIN_TOKEN, JOIN_TOKEN, secret_hash
 from gamekeeper.server.reporting import FileAudit
 from gamekeeper.settings import Settings
 from gamekeeper.store import inventory, leases
@@ -43,9 +48,10 @@ from gamekeeper.store.session import Writing
 
 VALIDATORS = 2
 AUDIT_PAGE = 2000
-ANNOUNCEMENT = "coordinator.json"
 LOOK_AGAIN_S = 0.2
-MAX_SMALL_FILE = 1 << 16
+
+
+Serve = Callable[[AgentConfig, Clock], Awaitable[None]]
 
 
 def run_coordinator(settings: Settings) -> int:
@@ -89,80 +95,11 @@ def run_agent(settings: Settings) -> int:
     """Be this machine's agent until SIGTERM or SIGINT; returns the exit code."""
     folder = settings.data_dir.resolve()
     make_data_dir(folder)
-    anyio.run(_follow_coordinator, settings, folder, SystemClock())
+    anyio.run(follow_coordinator, settings, folder, SystemClock())
     return 0
 
 
-# --- the data folder
-
-
-def make_data_dir(folder: Path) -> None:
-    """Make the data folder, or see that it can be written. Raises `UsageError`."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".probe-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UsageError(
-            f"the data folder {folder} cannot be written: {error.strerror}",
-            remedy="name another one with --data-dir or data_dir, or correct its permissions",
-        ) from None
-
-
-@dataclass(frozen=True, slots=True)
-class HeldLock:
-    """The lock of a data folder, as its holder has it."""
-
-    descriptor: int
-
-    def tell(self, url: str) -> None:
-        """Write down who holds it, for the message that others get."""
-        text = json.dumps({"pid": os.getpid(), "url": url}).encode()
-        os.ftruncate(self.descriptor, 0)
-        os.pwrite(self.descriptor, text, 0)
-
-
-@contextlib.contextmanager
-def only_coordinator(folder: Path) -> Iterator[HeldLock]:
-    """Hold the lock of the data folder. The kernel frees it when the process ends, however it ends."""
-    descriptor = os.open(folder / "coordinator.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise _held(folder, os.pread(descriptor, MAX_SMALL_FILE, 0)) from None
-        yield HeldLock(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _held(folder: Path, text: bytes) -> RoleHeld:
-    who = _object_of(text)
-    holder = f"process {who.get('pid', '?')} at {who.get('url', 'an unknown address')}"
-    return RoleHeld(
-        f"a coordinator works on {folder} already: {holder}",
-        remedy=f"use that one (gamekeeper status --data-dir {folder}), stop it first, or name another --data-dir",
-    )
-
-
-def token_file(folder: Path, name: str) -> str:
-    """The token in DIR/tokens, made on first use; readable by this user only."""
-    path = folder / "tokens" / f"{name}.token"
-    path.parent.mkdir(mode=0o700, exist_ok=True)
-    with contextlib.suppress(FileNotFoundError):
-        known = path.read_text(encoding="utf-8").strip()
-        if known:
-            return known
-    secret = mint_secret()
-    part = path.with_suffix(f".{os.getpid()}.part")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as stream:
-        stream.write(secret + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    part.replace(path)
-    return secret
+# --- the role and the address
 
 
 def take_over(w: Writing, settings: Settings, url: str, tokens: dict[str, str], run: str) -> int:
@@ -177,9 +114,6 @@ def take_over(w: Writing, settings: Settings, url: str, tokens: dict[str, str], 
         looks.begin_run(w, run)
     w.emit(SettingsApplied(settings.hash))
     return epoch
-
-
-# --- the address
 
 
 @contextlib.contextmanager
@@ -218,29 +152,6 @@ def url_of(settings: Settings, listener: socket.socket) -> str:
     host = settings.coordinator.host
     shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
     return f"http://{f'[{shown}]' if ':' in shown else shown}:{listener.getsockname()[1]}"
-
-
-def announced_url(folder: Path) -> str:
-    """The address that the coordinator of this folder announced; "" when none did."""
-    with contextlib.suppress(OSError):
-        with (folder / ANNOUNCEMENT).open("rb") as stream:
-            url = _object_of(stream.read(MAX_SMALL_FILE)).get("url")
-        return url if isinstance(url, str) else ""
-    return ""
-
-
-def announced_port(folder: Path) -> int:
-    """The port of that address; 0 when unknown."""
-    port = announced_url(folder).rpartition(":")[2]
-    return int(port) if port.isascii() and port.isdigit() and len(port) <= 5 and int(port) < 65536 else 0
-
-
-def _object_of(text: bytes) -> dict[str, object]:
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return document if isinstance(document, dict) else {}
 
 
 # --- the coordinator's process
@@ -285,8 +196,7 @@ async def _serve(coordinator: Coordinator, listener: socket.socket, folder: Path
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(server.serve, [listener])
         await server.answering.wait()
-        document = {"url": url, "pid": os.getpid()}
-        await anyio.to_thread.run_sync(write_atomic, folder / ANNOUNCEMENT, json.dumps(document).encode())
+        await anyio.to_thread.run_sync(announce, folder, url)
         log.info(
             "answering", url=url, data_dir=str(folder), epoch=desk.epoch, settings=desk.settings.hash[:12]
         )
@@ -308,7 +218,7 @@ async def _leave(desk: Desk, folder: Path) -> None:
             "another process took the coordinator's role",
             remedy="see `gamekeeper status` for the one that runs",
         )
-    (folder / ANNOUNCEMENT).unlink(missing_ok=True)
+    withdraw(folder)
     with contextlib.suppress(StaleToken):
         await desk.store.awrite(lambda w: leases.release_role(w, ROLE, desk.epoch))
 
@@ -339,6 +249,9 @@ async def _keep_role(coordinator: Coordinator) -> None:
         except StaleToken:
             desk.role_lost.set()
             return
+        except GamekeeperError as error:
+            # A full disk, say. Nobody else can take the role while this process holds the folder's lock.
+            logger("coordinator").warning("the role was not renewed", error=error.message)
 
 
 async def _keep_daemons(coordinator: Coordinator) -> None:
@@ -401,7 +314,9 @@ def _missing(files: ArtifactFiles, page: Sequence[tuple[int, str, int]]) -> tupl
 # --- the agent's process
 
 
-async def _follow_coordinator(settings: Settings, folder: Path, clock: Clock) -> None:
+async def follow_coordinator(
+    settings: Settings, folder: Path, clock: Clock, serve: Serve = serve_node
+) -> None:
     """Run the agent; start it anew when the coordinator of this folder comes back under another address.
 
     Jobs do not notice: they survive their agent and are taken over by the next one.
@@ -419,7 +334,7 @@ async def _follow_coordinator(settings: Settings, folder: Path, clock: Clock) ->
                 tasks.cancel_scope.cancel()
 
             tasks.start_soon(watch)
-            await serve_node(agent_config(settings, folder, url), clock)
+            await serve(agent_config(settings, folder, url), clock)
             tasks.cancel_scope.cancel()
         if not moved:
             return

@@ -21,7 +21,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from gamekeeper.core.artifacts import Upload
-from gamekeeper.core.errors import Corrupt, StorageFull, UsageError
+from gamekeeper.core.errors import StorageFull, UsageError
 from gamekeeper.core.receipts import is_hash
 
 REFUSED_KEPT = 20
@@ -120,15 +120,6 @@ class FolderStore:
             source.rename(target)
             for folder in (target.parent, self._published):
                 _sync_folder(folder)
-
-    def check(self, digest: str) -> None:
-        """Raise `Corrupt` when the visible file of this hash does not hold the bytes it is named by."""
-        hasher = blake3()
-        with self.path(digest).open("rb") as stream:
-            while piece := stream.read(HASH_PIECE):
-                hasher.update(piece)
-        if hasher.hexdigest() != digest:
-            raise Corrupt(f"artifact {digest[:12]} holds other bytes than those it is named by")
 
     def set_aside(self, upload: Upload, reason: Mapping[str, object]) -> None:
         """Keep a refused file and its reason for a person; only the newest `REFUSED_KEPT` are kept."""

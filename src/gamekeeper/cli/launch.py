@@ -65,7 +65,7 @@ def check_unused(data_dir: Path, clock: Clock) -> None:
 
     One that was killed a moment ago may still be going; it is given `GOING_S` to do so.
     """
-    from gamekeeper.bootstrap import only_coordinator
+    from gamekeeper.runtime.data_dir import only_coordinator
 
     end = clock.monotonic() + GOING_S
     while True:

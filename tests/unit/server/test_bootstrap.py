@@ -13,18 +13,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import anyio
 import httpx
 import pytest
+from anyio.lowlevel import checkpoint
 
 import gamekeeper
 from gamekeeper import bootstrap
+from gamekeeper.agent.config import AgentConfig
 from gamekeeper.core.artifacts import Upload
+from gamekeeper.core.clock import Clock
 from gamekeeper.core.errors import RoleHeld, SettingsError, UsageError
+from gamekeeper.runtime import data_dir
 from gamekeeper.server.desk import InlineWorkers
 from gamekeeper.server.principals import secret_hash
 from gamekeeper.settings import Settings, resolve
 from gamekeeper.store import event_log, inventory
-from tests.unit.server.rig import Rig, digest, run, shard
+from tests.unit.server.rig import HandClock, Rig, digest, run, shard
 from tests.waiting import until
 
 SCRIPT = """
@@ -75,7 +80,7 @@ def announced_by(folder: Path) -> int:
 def call(folder: Path, path: str, method: str = "GET", **more: object) -> httpx.Response:
     token = (folder / "tokens" / "admin.token").read_text().strip()
     headers = {"Authorization": f"Bearer {token}"}
-    with httpx.Client(base_url=bootstrap.announced_url(folder), headers=headers, trust_env=False) as client:
+    with httpx.Client(base_url=data_dir.announced_url(folder), headers=headers, trust_env=False) as client:
         return client.request(method, path, **more)  # type: ignore[arg-type]
 
 
@@ -86,7 +91,7 @@ def test_a_second_coordinator_is_refused_and_the_first_one_named(tmp_path: Path)
         second = start(tmp_path)
         _, words = second.communicate(timeout=30)
         assert second.returncode == 5
-        assert f"process {first.pid} at {bootstrap.announced_url(tmp_path)}" in words
+        assert f"process {first.pid} at {data_dir.announced_url(tmp_path)}" in words
         assert "stop it first" in words
         assert call(tmp_path, "/v1/status").status_code == 200
 
@@ -95,12 +100,12 @@ def test_a_second_coordinator_is_refused_and_the_first_one_named(tmp_path: Path)
 def test_a_killed_coordinator_is_followed_at_once_and_nothing_is_forgotten(tmp_path: Path) -> None:
     """A crash could leave a lock, a role or a moved address behind, or a wish to stop be forgotten."""
     with coordinator(tmp_path, "run-1") as first:
-        url = bootstrap.announced_url(tmp_path)
+        url = data_dir.announced_url(tmp_path)
         assert call(tmp_path, "/v1/stop", "POST", json={"reason": "enough"}).status_code == 200
         first.kill()
         first.wait()
     with coordinator(tmp_path, "run-1"):
-        assert bootstrap.announced_url(tmp_path) == url, "agents would look for it in vain"
+        assert data_dir.announced_url(tmp_path) == url, "agents would look for it in vain"
         assert call(tmp_path, "/v1/status").json()["draining"] is True
         starts = [row for row in call(tmp_path, "/v1/events").json() if row["name"] == "coordinator-started"]
         epochs = [row["fields"]["epoch"] for row in starts]
@@ -121,12 +126,12 @@ def test_sigterm_ends_it_in_good_order(tmp_path: Path) -> None:
 
 def test_tokens_are_for_this_user_only_and_survive(tmp_path: Path) -> None:
     """Another user of the machine could read a token, or a restart lock everybody out."""
-    token = bootstrap.token_file(tmp_path, "admin")
+    token = data_dir.token_file(tmp_path, "admin")
     path = tmp_path / "tokens" / "admin.token"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    assert bootstrap.token_file(tmp_path, "admin") == token
-    assert bootstrap.token_file(tmp_path, "join") != token
+    assert data_dir.token_file(tmp_path, "admin") == token
+    assert data_dir.token_file(tmp_path, "join") != token
     assert len(token) >= 40
 
 
@@ -159,11 +164,11 @@ def test_a_data_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 def test_the_lock_is_free_again_when_its_holder_is_gone(tmp_path: Path) -> None:
     """A lock could outlive its process."""
-    with bootstrap.only_coordinator(tmp_path) as lock:
+    with data_dir.only_coordinator(tmp_path) as lock:
         lock.tell("http://here")
-        with pytest.raises(RoleHeld, match="http://here"), bootstrap.only_coordinator(tmp_path):
+        with pytest.raises(RoleHeld, match="http://here"), data_dir.only_coordinator(tmp_path):
             pass
-    with bootstrap.only_coordinator(tmp_path):
+    with data_dir.only_coordinator(tmp_path):
         pass
 
 
@@ -174,7 +179,7 @@ def test_the_lock_is_free_again_when_its_holder_is_gone(tmp_path: Path) -> None:
 def test_a_broken_announcement_is_no_address(tmp_path: Path, text: str) -> None:
     """A half-written or forged file could crash the start."""
     (tmp_path / "coordinator.json").write_text(text)
-    assert bootstrap.announced_port(tmp_path) == 0
+    assert data_dir.announced_port(tmp_path) == 0
 
 
 def test_lost_and_cut_files_are_counted_at_start(rig: Rig) -> None:
@@ -193,3 +198,37 @@ def test_lost_and_cut_files_are_counted_at_start(rig: Rig) -> None:
     audit = run(bootstrap.clean_up(rig.here.desk))
     assert (audit.lost, audit.unverified) == (1, 1)
     assert rig.files.staged(stray) == 0
+
+
+def test_an_agent_follows_its_coordinator_to_another_address(tmp_path: Path) -> None:
+    """An agent could call a dead address for ever after its coordinator had to take another port."""
+    served: list[str] = []
+
+    async def serve(config: AgentConfig, _clock: Clock) -> None:
+        served.append(config.url)
+        if len(served) == 1:
+            data_dir.announce(tmp_path, "http://second:2")
+            await anyio.sleep_forever()
+
+    async def scene() -> None:
+        clock = HandClock()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(bootstrap.follow_coordinator, settings(tmp_path), tmp_path, clock, serve)
+            while not clock.sleeping:
+                await checkpoint()
+            data_dir.announce(tmp_path, "http://first:1")
+            while len(served) < 2:
+                await checkpoint()
+                clock.advance(1.0)
+
+    run(scene())
+    assert served == ["http://first:1", "http://second:2"]
+
+
+def test_an_agent_is_told_what_the_settings_say(tmp_path: Path) -> None:
+    """A setting of the agent could have no effect."""
+    flags = {"agent.slots": 3, "agent.min_free_bytes": 7, "data_dir": tmp_path}
+    config = bootstrap.agent_config(resolve({}, environment={}, flags=flags), tmp_path, "http://x")
+    assert (config.slots, config.free_bytes_least, config.url) == (3, 7, "http://x")
+    assert config.folder == tmp_path / "agent"
+    assert config.join_token == tmp_path / "tokens" / "join.token"

@@ -147,7 +147,7 @@ if os.fork() == 0:
 
 def test_the_deadline_ends_the_job_of_a_dead_agent(fake: FakeCoordinator, make_agent: MakeAgent) -> None:
     """A lease nobody renews must not leave a process behind that works for nobody."""
-    fake.lease_s = 4.0
+    fake.lease_s = 3.0
     fake.add_job(job("signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + PATIENT))
     agent = make_agent()
     agent.await_mark("running")

@@ -30,6 +30,7 @@ def bad_archives() -> Iterator[Case]:
     yield Case("junk before the directory", build(parts(), before_directory=b"x" * 9), D.JUNK)
     yield Case("junk behind the directory", build(parts(), after_directory=b"x" * 9), D.HEADER_MISMATCH)
     yield Case("directory shorter than it", build(parts(), end={"length": 100}), D.JUNK)
+    yield Case("end record cut off", good[:-30], D.TRUNCATED)
     yield Case("comment cut", build(parts(), comment=b"made by")[:-2], D.TRUNCATED)
     yield Case("end record in the comment", build(parts(), comment=b"xx" + b"PK\5\6" + bytes(40)), D.JUNK)
     for field in ("disk", "start_disk"):

@@ -5,6 +5,7 @@ import errno
 import io
 import os
 import random
+import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -88,7 +89,7 @@ def test_killed_at_every_step(name: str, existing: bool, tmp_path: Path) -> None
 
             def die(step: str, remaining: list[int] = remaining) -> None:
                 if remaining[0] == 0:
-                    os._exit(9)
+                    os.kill(os.getpid(), signal.SIGKILL)
                 remaining[0] -= 1
 
             try:
@@ -96,7 +97,7 @@ def test_killed_at_every_step(name: str, existing: bool, tmp_path: Path) -> None
             finally:
                 os._exit(0)
         _, status = os.waitpid(child, 0)
-        assert os.waitstatus_to_exitcode(status) == 9, kill_at
+        assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL, kill_at
         path = folder / final
         allowed = [LARGE, OLD] if existing else [LARGE]
         assert not path.exists() or path.read_bytes() in allowed, kill_at

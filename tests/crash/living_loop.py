@@ -7,6 +7,7 @@ test names, and checks what must hold at any moment and at the end.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -25,6 +26,8 @@ from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 LEASE_S = 4.0
+# These processes are killed while they measure; measuring would only slow every restart.
+UNMEASURED = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
 
 
 class LivingLoop:
@@ -51,6 +54,7 @@ class LivingLoop:
             self._up = subprocess.Popen(
                 [sys.executable, "-m", "gamekeeper", "up", "--config", str(self.settings)],
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, cwd=self.folder,
+                env=UNMEASURED,
             )  # fmt: skip
         until(self.coordinator_lives, within_s=30)
 
@@ -167,7 +171,7 @@ class LivingLoop:
         """Run a `gamekeeper` command against this loop."""
         return subprocess.run(
             [sys.executable, "-m", "gamekeeper", *words, "--data-dir", str(self.data)],
-            capture_output=True, text=True, timeout=within_s, check=False, cwd=self.folder,
+            capture_output=True, text=True, timeout=within_s, check=False, cwd=self.folder, env=UNMEASURED,
         )  # fmt: skip
 
     def stop(self) -> None:

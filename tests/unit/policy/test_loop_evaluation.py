@@ -83,6 +83,15 @@ def test_without_canaries_declared_the_test_begins_at_once() -> None:
     assert {spec.purpose for spec in specs(decision)} == {"promotion"}
 
 
+def test_a_single_canary_pair_is_played_too() -> None:
+    """One is not none."""
+    limits = Limits({"c4": a_line(canary_pairs=1)})
+    assert [spec.purpose for spec in specs(run(line(candidate=CANDIDATE), limits=limits))] == [
+        "canary",
+        "canary",
+    ]
+
+
 def test_promotion_pairs_fill_the_slots_and_one_more() -> None:
     """As many jobs as can be of use; openings in a row, none twice."""
     decision = run(line(candidate=PASSED))

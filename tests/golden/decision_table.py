@@ -27,6 +27,8 @@ POLICIES: Mapping[str, types.ModuleType] = {
     "work_distributor": work_distributor,
 }
 
+ACTED = {True: "+", False: "-"}
+
 
 def tables() -> list[Path]:
     """All tables, by policy and name."""
@@ -75,7 +77,7 @@ def plain(value: object) -> Any:
 
 def told(verdict: Verdict) -> list[str]:
     """A verdict in lines: what was said ("+" acted, "-" left alone), then each number with its limit and origin."""
-    rows = [f"{verdict.subject} {'+' if verdict.acted else '-'} {verdict.reason}: {verdict.sentence}"]
+    rows = [f"{verdict.subject} {ACTED[verdict.acted]} {verdict.reason}: {verdict.sentence}"]
     for item in verdict.evidence:
         limit = "" if item.limit is None else f" / {item.limit}"
         origin = f" ({item.origin})" if item.origin else ""

@@ -40,6 +40,16 @@ def test_running_jobs_count_against_their_lane() -> None:
     assert granted_ids(decide(view, Limits(), NOW)) == [2]
 
 
+def test_running_ratings_count_in_their_own_lane() -> None:
+    """Counted as evaluation, they would hold back the test of a candidate."""
+    loads = (LaneLoad("c4", "evaluate", "rating", 4),)
+    decision = decide(
+        View((), (job(1, "evaluate"), job(2, "evaluate", purpose="rating")), loads), Limits(), NOW
+    )
+    assert evidence(decision, "job/1")["slots of its lane"] == 0
+    assert evidence(decision, "job/2")["slots of its lane"] == 4
+
+
 def test_running_jobs_of_all_purposes_add_up_in_a_lane() -> None:
     """Canary and promotion games share the lane evaluate; counting only one of them doubles its share."""
     loads = (LaneLoad("a", "evaluate", "canary", 2), LaneLoad("a", "evaluate", "promotion", 2))
@@ -182,6 +192,7 @@ def test_a_job_before_its_time_says_how_long() -> None:
     assert reason(decision, "job/1") == Reason.NOT_BEFORE
     assert "12.5 s" in verdict(decision, "job/1").sentence
     assert reason(decision, "node/n-1") == Reason.NOTHING_DUE
+    assert verdict(decision, "node/n-1").acted is False
     assert decision.actions == ()
 
 

@@ -13,6 +13,8 @@ PY := .venv/bin/python
 # Numerical libraries would otherwise start a thread per core in each of many processes.
 export OMP_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
+# Every process compiling our source anew would cost each of them half a second.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check coverage mutation bench docs clean setup setup-test setup-mutation

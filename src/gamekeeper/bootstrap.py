@@ -193,22 +193,24 @@ async def _serve(coordinator: Coordinator, listener: socket.socket, folder: Path
         )
     )
     coordinator.serving_since = desk.clock.now()
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(server.serve, [listener])
-        await server.answering.wait()
-        await anyio.to_thread.run_sync(announce, folder, url)
-        log.info(
-            "answering", url=url, data_dir=str(folder), epoch=desk.epoch, settings=desk.settings.hash[:12]
-        )
-        async with anyio.create_task_group() as duties:
-            duties.start_soon(_keep_role, coordinator)
-            duties.start_soon(_keep_daemons, coordinator)
-            duties.start_soon(_until_told, duties.cancel_scope)
-            await desk.role_lost.wait()
-            duties.cancel_scope.cancel()
-        log.info("stopping", role_lost=desk.role_lost.is_set())
-        coordinator.board.close()
-        server.should_exit = True
+    # From here on a signal ends it in good order: before anybody is told the address and may send one.
+    with anyio.open_signal_receiver(*_ending_signals()) as received:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(server.serve, [listener])
+            await server.answering.wait()
+            await anyio.to_thread.run_sync(announce, folder, url)
+            log.info(
+                "answering", url=url, data_dir=str(folder), epoch=desk.epoch, settings=desk.settings.hash[:12]
+            )
+            async with anyio.create_task_group() as duties:
+                duties.start_soon(_keep_role, coordinator)
+                duties.start_soon(_keep_daemons, coordinator)
+                duties.start_soon(_until_told, received, duties.cancel_scope)
+                await desk.role_lost.wait()
+                duties.cancel_scope.cancel()
+            log.info("stopping", role_lost=desk.role_lost.is_set())
+            coordinator.board.close()
+            server.should_exit = True
     await _leave(desk, folder)
 
 
@@ -223,15 +225,19 @@ async def _leave(desk: Desk, folder: Path) -> None:
         await desk.store.awrite(lambda w: leases.release_role(w, ROLE, desk.epoch))
 
 
-async def _until_told(scope: anyio.CancelScope) -> None:
-    """Wait for SIGTERM, or for SIGINT unless the parent process handles that."""
+def _ending_signals() -> list[signal.Signals]:
+    """SIGTERM, and SIGINT unless the parent process handles that."""
     wanted = [signal.SIGTERM]
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         wanted.append(signal.SIGINT)
-    with anyio.open_signal_receiver(*wanted) as received:
-        async for _ in received:
-            scope.cancel()
-            return
+    return wanted
+
+
+async def _until_told(received: AsyncIterator[signal.Signals], scope: anyio.CancelScope) -> None:
+    """Wait for a signal to end."""
+    async for _ in received:
+        scope.cancel()
+        return
 
 
 async def _keep_role(coordinator: Coordinator) -> None:

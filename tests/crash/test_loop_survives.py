@@ -11,7 +11,7 @@ import pytest
 from tests.crash.living_loop import LivingLoop
 from tests.waiting import until
 
-KILLS = 10
+KILLS = 8
 VICTIMS = ("coordinator", "agent", "job", "warden", "up", "everything")
 
 

@@ -86,7 +86,7 @@ def test_full_disk_in_the_spool_is_said_and_harms_nothing(loop: LivingLoop) -> N
         with (spool / "ballast").open("wb") as ballast:
             until(lambda: _fill(ballast.fileno()), within_s=20)
         accepted = loop.count("artifact-accepted")
-        until(lambda: "room" in _said(loop) or "space" in _said(loop), within_s=60)
+        until(lambda: "no room" in _said(loop) or "space" in _said(loop), within_s=60)
         (spool / "ballast").unlink()
         until(lambda: loop.count("artifact-accepted") >= accepted + 3, within_s=90)
         loop.note_acknowledged()
@@ -107,7 +107,6 @@ def _fill(descriptor: int) -> bool:
 
 
 def _said(loop: LivingLoop) -> str:
-    """What the store and the logs say about the last refusals."""
+    """What the store and the output of `up` say."""
     refused = loop.rows("SELECT detail FROM attempts WHERE state IN ('refused', 'failed')")
-    logs = "".join(path.read_text(errors="replace") for path in (loop.data / "logs").glob("agent*.log"))
-    return " ".join(str(row[0]) for row in refused) + logs
+    return " ".join(str(row[0]) for row in refused) + loop.output.read_text(errors="replace")

@@ -113,6 +113,18 @@ class AgentCore:
         self._leave()
         return self._out.commands
 
+    def _measured(self, event: Measured) -> None:
+        if event.room != self._room:
+            free = event.observed.disk_free_bytes
+            left = "" if free is None else f" ({free >> 20} MiB free)"
+            text = (
+                "there is room to work"
+                if event.room
+                else "no room on the disk: no work is claimed until there is"
+            )
+            self._out.put(Note(None, f"{text}{left}"))
+        self._observed, self._room = event.observed, event.room
+
     def _take_in(self, event: Event) -> None:
         match event:
             case Restored():
@@ -120,7 +132,7 @@ class AgentCore:
                 for found in event.attempts:
                     self.desk.restore(found)
             case Measured():
-                self._observed, self._room = event.observed, event.room
+                self._measured(event)
             case ConnectAnswered():
                 self._connect_answered(event)
             case BeatAnswered():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gamekeeper.core.jobs import EndReason, JobSpec
+from gamekeeper.core.requirements import GpuShare
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +25,29 @@ class CancelJob:
 
 @dataclass(frozen=True, slots=True)
 class GrantJob:
-    """Lease a ready job to an agent incarnation that has a free slot."""
+    """Lease a ready job to an agent incarnation that has a free slot, with `gpus` set aside for it."""
 
     job_id: int
     node_id: str
     incarnation: str
+    gpus: tuple[GpuShare, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ParkJob:
+    """End a job that is not running as dead: it does harm wherever it runs, and waits for a person."""
+
+    job_id: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExcludeNode:
+    """Grant nothing to a node until `until` (seconds since the epoch)."""
+
+    node_id: str
+    cause: str
+    until: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,4 +85,14 @@ class RejectCandidate:
     reason: str
 
 
-Action = SubmitJob | CancelJob | GrantJob | EndAttempt | MarkNodeLost | MoveChampion | RejectCandidate
+Action = (
+    SubmitJob
+    | CancelJob
+    | GrantJob
+    | ParkJob
+    | ExcludeNode
+    | EndAttempt
+    | MarkNodeLost
+    | MoveChampion
+    | RejectCandidate
+)

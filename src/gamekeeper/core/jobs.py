@@ -1,6 +1,7 @@
 """Jobs and attempts: what is wanted, and each try at it, with their legal state changes as data.
 
-A job waits until its prerequisites are met, is ready until an agent is granted it, runs, and ends. An
+A job waits until the jobs it needs are done, is ready until an agent is granted it, runs, and ends; before it runs, a
+person may hold it back. An
 attempt is one try on one node under one fencing token. An attempt that ends badly sends its job
 back to ready while the budget lasts: `failures` counts tries in which the work itself failed, `losses`
 those in which only the machine was lost.
@@ -13,31 +14,42 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from gamekeeper.core.errors import IllegalTransition
+from gamekeeper.core.requirements import GpuShare, Requirements
 
 JsonMap = Mapping[str, object]
 
 
 class JobState(StrEnum):
-    """Where a job stands. `done`, `failed`, `cancelled` and `dead` are final."""
+    """Where a job stands. `done`, `failed`, `cancelled`, `skipped` and `dead` are final.
+
+    `waiting`: jobs it needs are not done. `held`: a person holds it back. `skipped`: it never ran, because one it needs
+    ended badly, but counts as met for those that need it. `dead`: parked for a person.
+    """
 
     WAITING = "waiting"
     READY = "ready"
+    HELD = "held"
     RUNNING = "running"
     DONE = "done"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    SKIPPED = "skipped"
     DEAD = "dead"
 
 
+_UNSTARTED_ENDS = frozenset({JobState.CANCELLED, JobState.SKIPPED, JobState.DEAD})
+
 JOB_TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
-    JobState.WAITING: frozenset({JobState.READY, JobState.CANCELLED}),
-    JobState.READY: frozenset({JobState.RUNNING, JobState.CANCELLED, JobState.DEAD}),
+    JobState.WAITING: frozenset({JobState.READY, JobState.HELD}) | _UNSTARTED_ENDS,
+    JobState.READY: frozenset({JobState.RUNNING, JobState.HELD}) | _UNSTARTED_ENDS,
+    JobState.HELD: frozenset({JobState.WAITING, JobState.READY}) | _UNSTARTED_ENDS,
     JobState.RUNNING: frozenset(
         {JobState.READY, JobState.DONE, JobState.FAILED, JobState.CANCELLED, JobState.DEAD}
     ),
     JobState.DONE: frozenset(),
     JobState.FAILED: frozenset(),
     JobState.CANCELLED: frozenset(),
+    JobState.SKIPPED: frozenset(),
     JobState.DEAD: frozenset(),
 }
 
@@ -152,6 +164,26 @@ def check_attempt_transition(attempt_id: int, current: AttemptState, following: 
         raise IllegalTransition(f"attempt {attempt_id} cannot go from {current} to {following}")
 
 
+class FailureRule(StrEnum):
+    """What becomes of a job when one that it needs ends without being done.
+
+    `cancel`: it is cancelled, and those that need it are treated by their own rules. `skip`: it ends skipped, without
+    having run, and counts as met for those that need it. `run`: it runs all the same.
+    """
+
+    CANCEL = "cancel"
+    SKIP = "skip"
+    RUN = "run"
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """A job that must be done before another may run, and the rule for the case that it never will be."""
+
+    job_id: int
+    rule: FailureRule = FailureRule.CANCEL
+
+
 @dataclass(frozen=True, slots=True)
 class JobSpec:
     """A piece of wanted work, as it is submitted.
@@ -160,6 +192,9 @@ class JobSpec:
     much is wanted; `parameters` are the stage's own. `purpose` tells jobs of one kind apart
     (an `evaluate` job may serve "promotion", "canary" or "rating"). `key`, when given, makes the
     submission idempotent: a second job with the key of a live or done one is not created.
+    `requirements` is what it takes of a node, `share` its weight among the jobs of its lane, `producer` who
+    asked for it (the unit of submission quotas). `not_before` and `deadline` are seconds since the epoch: it is not
+    granted before the one, and cancelled when it is not over by the other.
     """
 
     kind: str
@@ -175,11 +210,20 @@ class JobSpec:
     time_limit_s: float | None = None
     failures_allowed: int = 3
     losses_allowed: int = 20
+    requirements: Requirements = Requirements()
+    needs: tuple[Need, ...] = ()
+    share: float = 1.0
+    producer: str = ""
+    not_before: float = 0.0
+    deadline: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A stored job: its specification, state, and how much of its budgets is used."""
+    """A stored job: its specification, state, and how much of its budgets is used.
+
+    `retry_of`: the ended job it was copied from.
+    """
 
     id: int
     spec: JobSpec
@@ -190,11 +234,15 @@ class Job:
     not_before: float
     ended_at: float | None
     reason: str
+    retry_of: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A stored attempt. `token` is the fencing token that every write on its behalf must carry."""
+    """A stored attempt. `token` is the fencing token that every write on its behalf must carry.
+
+    `gpus` are the devices, or the part of one, that were set aside for it on its node.
+    """
 
     id: int
     job_id: int
@@ -208,6 +256,7 @@ class Attempt:
     reason: EndReason | None
     detail: str
     units: int
+    gpus: tuple[GpuShare, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

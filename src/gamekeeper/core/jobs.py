@@ -210,7 +210,7 @@ class JobSpec:
     time_limit_s: float | None = None
     failures_allowed: int = 3
     losses_allowed: int = 20
-    requirements: Requirements = Requirements()
+    requirements: Requirements = field(default_factory=Requirements)
     needs: tuple[Need, ...] = ()
     share: float = 1.0
     producer: str = ""

@@ -1,7 +1,7 @@
 """What a job needs of a machine, and what a machine has: the two sides of a match.
 
-A quantity of a machine is `None` until it was declared or measured. Unknown is not zero: it fits no job that asks for it,
-and the reason says so.
+A quantity of a machine is `None` until it was declared or measured. Unknown is not zero: it fits no job that asks for
+it, and the reason says so.
 """
 
 from __future__ import annotations

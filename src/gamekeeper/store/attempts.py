@@ -19,15 +19,17 @@ from gamekeeper.core.jobs import (
     JobSpec,
     JobState,
 )
+from gamekeeper.core.requirements import GpuShare, Requirements
 from gamekeeper.store.encoding import from_json, object_of, sentence, to_json
+from gamekeeper.store.schema import job_classes, job_counts
 from gamekeeper.store.session import Reading, Row, Writing
-from gamekeeper.store.statements import Value, sql
+from gamekeeper.store.statements import Value, adding, sql
 
 BACKOFF_FIRST_S = 1.0
 BACKOFF_LONGEST_S = 60.0
 
 _BY_ID = sql(
-    "SELECT a.*, j.line, j.kind, j.purpose, j.failures, j.losses, j.failures_allowed, j.losses_allowed,"
+    "SELECT a.*, j.class_id, j.line, j.kind, j.purpose, j.failures, j.losses, j.failures_allowed, j.losses_allowed,"
     " j.cancel_requested, j.not_before, j.reason AS job_reason"
     " FROM attempts a JOIN jobs j ON j.id = a.job_id WHERE a.id = :id"
 )
@@ -47,14 +49,15 @@ _SLOT_TIME = sql(
 )
 _MOVE_COUNT = sql(
     "UPDATE job_counts SET n = n + CASE state WHEN :following THEN 1 ELSE -1 END"
-    " WHERE line = :line AND kind = :kind AND purpose = :purpose AND state IN (:current, :following)"
+    " WHERE class_id = :class_id AND state IN (:current, :following)"
 )
-_FIRST_COUNT = sql(
-    "UPDATE job_counts SET n = n + 1 WHERE line = :line AND kind = :kind AND purpose = :purpose AND state = :state"
+_FIRST_COUNT = sql("UPDATE job_counts SET n = n + :n WHERE class_id = :class_id AND state = :state")
+_CLASS = sql(
+    "SELECT id FROM job_classes WHERE line = :line AND kind = :kind AND purpose = :purpose"
+    " AND producer = :producer AND share = :share AND requirements = :requirements"
 )
-_NEW_COUNT = sql(
-    "INSERT INTO job_counts (line, kind, purpose, state, n) VALUES (:line, :kind, :purpose, :state, :n)"
-)
+_ADD_CLASS = adding(job_classes, returning="id")
+_NEW_COUNT = adding(job_counts)
 _COUNT_ATTEMPT = sql(
     "INSERT INTO attempt_counts (line, kind, state, n) VALUES (:line, :kind, :state, 1)"
     " ON CONFLICT (line, kind, state) DO UPDATE SET n = attempt_counts.n + 1"
@@ -78,11 +81,13 @@ def job_of(row: Row) -> Job:
         inputs={role: tuple(map(str, hashes)) for role, hashes in inputs.items() if isinstance(hashes, list)},
         purpose=row["purpose"], seed=row["seed"], key=row["job_key"], grace_s=row["grace_s"],
         time_limit_s=row["time_limit_s"], failures_allowed=row["failures_allowed"],
-        losses_allowed=row["losses_allowed"],
+        losses_allowed=row["losses_allowed"], share=row["share"], producer=row["producer"],
+        requirements=Requirements.from_map(object_of(row["requirements"])), deadline=row["deadline"],
     )  # fmt: skip
     return Job(
         id=row["id"], spec=spec, state=JobState(row["state"]), failures=row["failures"], losses=row["losses"],
         created_at=row["created_at"], not_before=row["not_before"], ended_at=row["ended_at"], reason=row["reason"],
+        retry_of=row["retry_of"],
     )  # fmt: skip
 
 
@@ -93,8 +98,14 @@ def attempt_of(row: Row) -> Attempt:
         id=row["id"], job_id=row["job_id"], node_id=row["node_id"], incarnation=row["incarnation"], token=row["token"],
         state=AttemptState(row["state"]), leased_at=row["leased_at"], started_at=row["started_at"],
         ended_at=row["ended_at"], reason=None if reason is None else EndReason(reason), detail=row["detail"],
-        units=row["units"],
+        units=row["units"], gpus=shares_of(row["gpus"]),
     )  # fmt: skip
+
+
+def shares_of(encoded: str) -> tuple[GpuShare, ...]:
+    """The devices in a stored list of [index, share]."""
+    pairs = (pair for pair in _list(encoded) if isinstance(pair, list))
+    return tuple(GpuShare(int(index), float(share)) for index, share in pairs)
 
 
 def row_of(r: Reading, attempt_id: int) -> Row:
@@ -198,24 +209,28 @@ def backoff(w: Writing, times: int) -> float:
     return w.rng.uniform(0.0, limit)
 
 
-def count_new(w: Writing, spec: JobSpec, state: JobState) -> None:
-    """Count a job that was just stored in `state`."""
-    lane: dict[str, Value] = {"line": spec.line, "kind": spec.kind, "purpose": spec.purpose}
-    if not w.run(_FIRST_COUNT, **lane, state=state):
+def class_of(w: Writing, spec: JobSpec) -> int:
+    """The id of the class that a job of this specification belongs to, made when it is the first of its kind."""
+    alike: dict[str, Value] = {
+        "line": spec.line, "kind": spec.kind, "purpose": spec.purpose, "producer": spec.producer,
+        "share": spec.share, "requirements": to_json(spec.requirements.to_map()),
+    }  # fmt: skip
+    found = w.number(_CLASS, **alike)
+    if not found:
+        found = w.number(_ADD_CLASS, **alike, last_granted_at=None)
         # All states at once, so that a move is one statement on two rows that exist.
-        w.run_many(_NEW_COUNT, [{**lane, "state": each, "n": int(each is state)} for each in JobState])
+        w.run_many(_NEW_COUNT, [{"class_id": found, "state": each, "n": 0} for each in JobState])
+    return found
+
+
+def count_new(w: Writing, class_id: int, state: JobState, n: int = 1) -> None:
+    """Count jobs of a class that were just stored in `state`."""
+    w.run(_FIRST_COUNT, class_id=class_id, state=state, n=n)
 
 
 def count_moved(w: Writing, row: Row, current: JobState, following: JobState) -> None:
-    """Count a job's change of state; `row` holds its line, kind and purpose."""
-    w.run(
-        _MOVE_COUNT,
-        line=row["line"],
-        kind=row["kind"],
-        purpose=row["purpose"],
-        current=current,
-        following=following,
-    )
+    """Count a job's change of state; `row` holds its class."""
+    w.run(_MOVE_COUNT, class_id=row["class_id"], current=current, following=following)
 
 
 def _list(encoded: str) -> list[object]:

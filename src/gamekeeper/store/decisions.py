@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 
 from gamekeeper.core.actions import Action
 from gamekeeper.core.decisions import Decision, Evidence, Scalar, Verdict
 from gamekeeper.core.errors import Corrupt, NotFound
+from gamekeeper.core.requirements import Requirements
 from gamekeeper.store.encoding import from_json, object_of, sentence, to_json
 from gamekeeper.store.schema import decision_actions, verdicts
 from gamekeeper.store.schema import decisions as decision_table
@@ -250,8 +251,13 @@ def _action_row(decision_id: int, ordinal: int, action: Action) -> dict[str, Val
 
 
 def _plain(value: object) -> object:
-    if hasattr(value, "__dataclass_fields__"):
-        return {name: getattr(value, name) for name in value.__dataclass_fields__}
+    """A field of an action as JSON can hold it."""
+    if isinstance(value, Requirements):
+        return value.to_map()
+    if is_dataclass(value):
+        return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
     return value
 
 

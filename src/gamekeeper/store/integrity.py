@@ -45,7 +45,7 @@ RULES = (
     Rule(
         "job {id} shows {failures} failures and {losses} losses, its attempts say otherwise",
         "SELECT j.id, j.failures, j.losses FROM jobs j WHERE j.failures"
-        " <> (SELECT count(*) FROM attempts a WHERE a.job_id = j.id AND a.state IN ('failed', 'hollow'))"
+        " <> (SELECT count(*) FROM attempts a WHERE a.job_id = j.id AND a.{failed_attempt} AND a.blameless = 0)"
         " OR j.losses <> (SELECT count(*) FROM attempts a WHERE a.job_id = j.id AND a.state IN ('lost', 'refused'))",
     ),
     Rule(
@@ -61,14 +61,30 @@ RULES = (
     Rule(
         "token {token} was handed out beyond the counter",
         "SELECT token FROM (SELECT token FROM attempts UNION ALL SELECT token FROM agent_leases"
-        " UNION ALL SELECT epoch FROM roles) AS given WHERE token > (SELECT value FROM fence)",
+        " UNION ALL SELECT epoch FROM roles) AS given WHERE token > (SELECT value FROM counters WHERE name = 'fence')",
     ),
     Rule(
-        "jobs counted as {line}/{kind}/{purpose}/{state}: {n}, found: {found}",
-        "SELECT line, kind, purpose, state, sum(n) AS n, sum(found) AS found FROM ("
-        "SELECT line, kind, purpose, state, n, 0 AS found FROM job_counts"
-        " UNION ALL SELECT line, kind, purpose, state, 0, count(*) FROM jobs GROUP BY line, kind, purpose, state"
-        ") AS t GROUP BY line, kind, purpose, state HAVING sum(n) <> sum(found)",
+        "jobs counted as class/{class_id} {state}: {n}, found: {found}",
+        "SELECT class_id, state, sum(n) AS n, sum(found) AS found FROM ("
+        "SELECT class_id, state, n, 0 AS found FROM job_counts"
+        " UNION ALL SELECT class_id, state, 0, count(*) FROM jobs GROUP BY class_id, state"
+        ") AS t GROUP BY class_id, state HAVING sum(n) <> sum(found)",
+    ),
+    Rule(
+        "job {id} is not of its class {class_id}",
+        "SELECT j.id, j.class_id FROM jobs j JOIN job_classes c ON c.id = j.class_id"
+        " WHERE c.line <> j.line OR c.kind <> j.kind OR c.purpose <> j.purpose OR c.producer <> j.producer"
+        " OR c.share <> j.share OR c.requirements <> j.requirements",
+    ),
+    Rule(
+        "job {id} waits for {unmet} jobs, its needs say {n}",
+        "SELECT * FROM (SELECT j.id, j.unmet, (SELECT count(*) FROM job_needs d WHERE d.job_id = j.id AND d.met = 0)"
+        " AS n FROM jobs j WHERE j.{held_job}) AS t WHERE unmet <> n",
+    ),
+    Rule(
+        "job {id} is {state} with {unmet} needs unmet",
+        "SELECT id, state, unmet FROM jobs WHERE (state = 'waiting' AND unmet = 0)"
+        " OR (state IN ('ready', 'running', 'done') AND unmet > 0)",
     ),
     Rule(
         "attempts counted as {line}/{kind}/{state}: {n}, found: {found}",
@@ -146,9 +162,10 @@ RULES = (
         " GROUP BY policy HAVING sum(kept) <> 0",
     ),
     Rule(
-        "the event log has {n} entries but ends at {last}",
-        "SELECT count(*) AS n, max(position) AS last FROM events"
-        " HAVING count(*) > 0 AND (count(*) <> max(position) OR min(position) <> 1)",
+        "the event log has {n} entries from {first} to {last}, and {value} were counted",
+        "SELECT * FROM (SELECT count(*) AS n, coalesce(min(position), 1) AS first, coalesce(max(position), 0) AS last,"
+        " (SELECT value FROM counters WHERE name = 'events') AS value FROM events) AS t"
+        " WHERE n <> last - first + 1 OR first <> 1 OR last <> value",
     ),
 )  # fmt: skip
 

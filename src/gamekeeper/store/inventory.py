@@ -34,7 +34,8 @@ def enrol(w: Writing, host_name: str, slots: int, credential_hash: str) -> Node:
     w.run(
         _ADD_NODE, id=node_id, host_name=host, slots=slots, status=NodeStatus.UNKNOWN, credential_hash=credential_hash,
         enrolled_at=w.now, last_seen_at=None, cpu_count=None, memory_bytes=None, disk_free_bytes=None, load=None,
-        observed_at=None,
+        observed_at=None, architecture=None, gpus=None, labels="{}", ephemeral=0, target_slots=None,
+        settings_hash=None,
     )  # fmt: skip
     w.emit(NodeEnrolled(node_id, host, slots))
     return Node(node_id, host, slots, NodeStatus.UNKNOWN, w.now, None, None)

@@ -35,8 +35,8 @@ from gamekeeper.store.statements import Statement, adding, sql
 _SEEDS = 2**63
 
 _BY_KEY = sql("SELECT id FROM jobs WHERE job_key = :key AND {keyed_job}")
-_ADD_JOB = adding(jobs, returning="id")
-_ADD_ATTEMPT = adding(attempts, returning="id")
+_ADD_JOB = adding(jobs, *(column.name for column in jobs.columns))
+_ADD_ATTEMPT = adding(attempts, *(column.name for column in attempts.columns))
 _JOB = sql("SELECT * FROM jobs WHERE id = :id")
 _READY = sql(
     "SELECT * FROM jobs WHERE {ready_job} AND not_before <= :now ORDER BY not_before, id LIMIT :limit"
@@ -84,7 +84,8 @@ _ASK_CANCEL = sql(
     "UPDATE jobs SET cancel_requested = 1, reason = :reason WHERE id = :id AND state = 'running'"
 )
 _COUNTS = sql(
-    "SELECT line, kind, purpose, state, n FROM job_counts WHERE n > 0 ORDER BY line, kind, purpose, state"
+    "SELECT c.line, c.kind, c.purpose, t.state, sum(t.n) AS n FROM job_counts t JOIN job_classes c ON c.id = t.class_id"
+    " WHERE t.n > 0 GROUP BY c.line, c.kind, c.purpose, t.state ORDER BY c.line, c.kind, c.purpose, t.state"
 )
 
 
@@ -131,14 +132,18 @@ def submit(w: Writing, spec: JobSpec) -> tuple[int, bool]:
         found = w.number(_BY_KEY, key=spec.key)
         if found:
             return found, False
-    job_id = w.number(
-        _ADD_JOB, kind=spec.kind, line=spec.line, purpose=spec.purpose, job_key=spec.key, state=JobState.READY,
-        reason="", command=to_json(list(spec.command)), parameters=to_json(spec.parameters),
+    class_id = tries.class_of(w, spec)
+    job_id = w.take("jobs", 1)
+    w.run(
+        _ADD_JOB, id=job_id, class_id=class_id, kind=spec.kind, line=spec.line, purpose=spec.purpose, job_key=spec.key,
+        state=JobState.READY, reason="", command=to_json(list(spec.command)), parameters=to_json(spec.parameters),
         wanted=to_json(spec.wanted), inputs=to_json(spec.inputs), seed=spec.seed, grace_s=spec.grace_s,
         time_limit_s=spec.time_limit_s, failures_allowed=spec.failures_allowed, losses_allowed=spec.losses_allowed,
-        failures=0, losses=0, created_at=w.now, not_before=w.now, ended_at=None, cancel_requested=0,
+        failures=0, losses=0, created_at=w.now, not_before=max(w.now, spec.not_before), ended_at=None,
+        cancel_requested=0, requirements=to_json(spec.requirements.to_map()), share=spec.share, producer=spec.producer,
+        deadline=spec.deadline, unmet=0, retry_of=None,
     )  # fmt: skip
-    tries.count_new(w, spec, JobState.READY)
+    tries.count_new(w, class_id, JobState.READY)
     w.emit(JobSubmitted(job_id, spec.kind, spec.line, spec.purpose))
     return job_id, True
 
@@ -217,10 +222,13 @@ def grant(w: Writing, job_id: int, node_id: str, incarnation: str) -> Attempt:
     if not w.run(_TAKE, id=job_id, now=w.now):
         raise StaleToken(f"job {job_id} is {job['state']} and not to be granted now")
     token = w.next_token()
-    attempt_id = w.number(
-        _ADD_ATTEMPT, job_id=job_id, node_id=node_id, incarnation=incarnation, token=token, state=AttemptState.LEASED,
+    attempt_id = token
+    w.run(
+        _ADD_ATTEMPT, id=attempt_id, job_id=job_id, node_id=node_id, incarnation=incarnation, token=token,
+        state=AttemptState.LEASED,
         reason=None, detail="", leased_at=w.now, seen_at=w.now, started_at=None, ended_at=None, ended_here=0,
         boot_id=None, pid=None, start_ticks=None, units=0, note="", figures="{}", process_s=0.0, receipt=None,
+        gpus="[]", blameless=0,
     )  # fmt: skip
     tries.count_moved(w, job, JobState.READY, JobState.RUNNING)
     w.run(_FIRST_LEASE, node_id=node_id, now=w.now)

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gamekeeper.core.errors import Refused
+from gamekeeper.core.errors import Corrupt, Refused
 from gamekeeper.store.sqlite import APPLICATION_ID, SqliteLink
 
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
     from alembic.script import ScriptDirectory
 
-HEAD = "0001"
+HEAD = "0002"
 FOLDER = Path(__file__).parent / "migrations"
 
 
@@ -26,16 +26,26 @@ def migrate(link: SqliteLink) -> None:
     if version == HEAD:
         return
     done = False
+    # Tables are rebuilt under others that refer to them; what refers to nothing afterwards is refused below.
+    link.raw.execute("PRAGMA foreign_keys = OFF")
     link.raw.execute("BEGIN IMMEDIATE")
     try:
         if _version(link) != HEAD:
             _upgrade(link)
             link.raw.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            dangling = link.raw.execute("PRAGMA foreign_key_check").fetchone()
+            if dangling is not None:
+                raise Corrupt(
+                    f"the store {link.path} cannot be brought to schema {HEAD}: table {dangling[0]} refers to a"
+                    f" missing row of {dangling[2]}",
+                    remedy="restore it from a backup; nothing was changed",
+                )
         link.raw.execute("COMMIT")
         done = True
     finally:
         if not done and link.raw.in_transaction:
             link.raw.execute("ROLLBACK")
+        link.raw.execute("PRAGMA foreign_keys = ON")
 
 
 def check_ours(link: SqliteLink) -> None:

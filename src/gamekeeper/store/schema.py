@@ -2,6 +2,9 @@
 
 Times are seconds since the Unix epoch, JSON is text, flags are 0 or 1. Counters (`job_counts`, `attempt_counts`,
 `line_counts`, `pair_counts`, `slot_time`) are kept in the transaction that changes what they count.
+
+Jobs alike in everything that decides where and when they run form a class: whoever matches jobs with nodes looks at
+classes and their oldest jobs, never at all jobs.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from sqlalchemy.schema import SchemaItem
 from sqlalchemy.types import TypeEngine
 
 from gamekeeper.core.artifacts import ArtifactKind
-from gamekeeper.core.jobs import FINAL_JOBS, LIVE_ATTEMPTS, AttemptState, EndReason, JobState
+from gamekeeper.core.jobs import FINAL_JOBS, LIVE_ATTEMPTS, AttemptState, EndReason, FailureRule, JobState
 from gamekeeper.core.matches import Purpose
 from gamekeeper.core.models import ModelState
 from gamekeeper.core.nodes import NodeStatus
@@ -52,12 +55,13 @@ LIVE_ATTEMPT: Final = f"state IN ({listed(LIVE_ATTEMPTS)})"
 READY_JOB: Final = f"state = '{JobState.READY}'"
 HELD_JOB: Final = f"state IN ({listed(HELD_JOBS)})"
 FINAL_JOB: Final = f"state IN ({listed(FINAL_JOBS)})"
+FAILED_ATTEMPT: Final = "state IN ('failed', 'hollow')"
 KEYED_JOB: Final = f"state IN ({listed(KEYED_JOBS)}) AND job_key IS NOT NULL"
 
 # The words of the partial indexes: a query that uses one must hold its very condition.
 CONDITIONS: Final = {
     "live_attempt": LIVE_ATTEMPT, "ready_job": READY_JOB, "held_job": HELD_JOB, "final_job": FINAL_JOB,
-    "keyed_job": KEYED_JOB,
+    "keyed_job": KEYED_JOB, "failed_attempt": FAILED_ATTEMPT,
 }  # fmt: skip
 
 
@@ -88,8 +92,10 @@ def _id() -> Column[int]:
     return Column("id", _INT, primary_key=True)
 
 
-def _int(name: str, *parts: ForeignKey, key: bool = False) -> Column[int]:
-    return Column(name, _INT, *parts, nullable=False, primary_key=key)
+def _int(name: str, *parts: ForeignKey, key: bool = False, default: str | None = None) -> Column[int]:
+    return Column(
+        name, _INT, *parts, nullable=False, primary_key=key, server_default=text(default) if default else None
+    )
 
 
 def _int_or_none(name: str, *parts: ForeignKey) -> Column[int | None]:
@@ -104,18 +110,18 @@ def _time_or_none(name: str) -> Column[float | None]:
     return Column(name, _TIME, nullable=True)
 
 
-def _text(name: str, *parts: ForeignKey, key: bool = False) -> Column[str]:
-    return Column(name, Text(), *parts, nullable=False, primary_key=key)
+def _text(name: str, *parts: ForeignKey, key: bool = False, default: str | None = None) -> Column[str]:
+    return Column(name, Text(), *parts, nullable=False, primary_key=key, server_default=default)
 
 
 def _text_or_none(name: str) -> Column[str | None]:
     return Column(name, Text(), nullable=True)
 
 
-# One strictly increasing number for every fencing token and epoch that this store ever hands out.
-fence = _table(
-    "fence", _int("id", key=True), _int("value"), CheckConstraint("id = 1", name="one_row"),
-)  # fmt: skip
+# The last number handed out of each sequence without gaps: "fence" for every fencing token and epoch that this store
+# ever issues (an attempt's id is its token), "jobs" for job ids, "events" for positions in the log. Whoever takes from
+# one holds its row until the commit, so that numbers become visible in their order, on every engine.
+counters = _keyed("counters", _text("name", key=True), _int("value"))
 
 tokens = _keyed("tokens", _text("name", key=True), _text("hash"), _time("set_at"))
 
@@ -132,7 +138,8 @@ nodes = _table(
     _text("id", key=True), _text("host_name"), _int("slots"), _text("status"), _text("credential_hash"),
     _time("enrolled_at"), _time_or_none("last_seen_at"),
     _int_or_none("cpu_count"), _int_or_none("memory_bytes"), _int_or_none("disk_free_bytes"), _time_or_none("load"),
-    _time_or_none("observed_at"),
+    _time_or_none("observed_at"), _text_or_none("architecture"), _text_or_none("gpus"), _text("labels", default="{}"),
+    _int("ephemeral", default="0"), _int_or_none("target_slots"), _text_or_none("settings_hash"),
     _one_of("status", NodeStatus), CheckConstraint("slots > 0", name="some_slots"),
     UniqueConstraint("credential_hash", name="one_node_each"),
 )  # fmt: skip
@@ -150,21 +157,41 @@ incarnations = _keyed(
     "incarnations", _text("incarnation", key=True), _text("node_id", ForeignKey("nodes.id")), _time("since"),
 )  # fmt: skip
 
+job_classes = _table(
+    "job_classes",
+    _id(), _text("line"), _text("kind"), _text("purpose"), _text("producer"), _time("share"), _text("requirements"),
+    _time_or_none("last_granted_at"),
+    UniqueConstraint("line", "kind", "purpose", "producer", "share", "requirements", name="one_class_each"),
+)  # fmt: skip
+
 jobs = _table(
     "jobs",
-    _id(), _text("kind"), _text("line"), _text("purpose"), _text_or_none("job_key"), _text("state"), _text("reason"),
+    _id(), _int("class_id", ForeignKey("job_classes.id")),
+    _text("kind"), _text("line"), _text("purpose"), _text_or_none("job_key"), _text("state"), _text("reason"),
     _text("command"), _text("parameters"), _text("wanted"), _text("inputs"), _int("seed"),
     _time("grace_s"), _time_or_none("time_limit_s"),
     _int("failures_allowed"), _int("losses_allowed"), _int("failures"), _int("losses"),
     _time("created_at"), _time("not_before"), _time_or_none("ended_at"), _int("cancel_requested"),
+    _text("requirements"), _time("share"), _text("producer"), _time_or_none("deadline"), _int("unmet"),
+    _int_or_none("retry_of"),
     _one_of("state", JobState), _flag("cancel_requested"),
     CheckConstraint(f"(ended_at IS NULL) = ({HELD_JOB})", name="ended_when_final"),
-    CheckConstraint("failures >= 0 AND losses >= 0", name="budgets_count_up"),
+    CheckConstraint("failures >= 0 AND losses >= 0 AND unmet >= 0", name="budgets_count_up"),
+    UniqueConstraint("retry_of", name="one_retry_each"),
 )  # fmt: skip
-_partial("jobs_ready", READY_JOB, jobs.c.not_before, jobs.c.id)
+_partial("jobs_ready", READY_JOB, jobs.c.class_id, jobs.c.not_before, jobs.c.id)
 _partial("jobs_held", HELD_JOB, jobs.c.line, jobs.c.kind)
 _partial("jobs_final", FINAL_JOB, jobs.c.line, jobs.c.kind, jobs.c.ended_at)
 _partial("jobs_key", KEYED_JOB, jobs.c.job_key, unique=True)
+_partial("jobs_deadline", f"deadline IS NOT NULL AND {HELD_JOB}", jobs.c.deadline)
+
+# What a job needs: `met` when the needed job was done, or its end counts as such by the rule.
+job_needs = _keyed(
+    "job_needs",
+    _int("job_id", ForeignKey("jobs.id"), key=True), _int("needs_id", key=True), _text("rule"), _int("met"),
+    _one_of("rule", FailureRule), _flag("met"),
+)  # fmt: skip
+_partial("job_needs_unmet", "met = 0", job_needs.c.needs_id)
 
 attempts = _table(
     "attempts",
@@ -172,20 +199,39 @@ attempts = _table(
     _int("token"), _text("state"), _text_or_none("reason"), _text("detail"),
     _time("leased_at"), _time("seen_at"), _time_or_none("started_at"), _time_or_none("ended_at"), _int("ended_here"),
     _text_or_none("boot_id"), _int_or_none("pid"), _int_or_none("start_ticks"),
-    _int("units"), _text("note"), _text("figures"), _time("process_s"), _text_or_none("receipt"),
-    _one_of("state", AttemptState), _one_of("reason", EndReason), _flag("ended_here"),
+    _int("units"), _text("note"), _text("figures"), _time("process_s"), _text_or_none("receipt"), _text("gpus"),
+    _int("blameless"),
+    _one_of("state", AttemptState), _one_of("reason", EndReason), _flag("ended_here"), _flag("blameless"),
     CheckConstraint(f"(ended_at IS NULL) = ({LIVE_ATTEMPT})", name="ended_when_final"),
     CheckConstraint("(ended_at IS NULL) = (reason IS NULL)", name="end_has_reason"),
     CheckConstraint("units >= 0 AND process_s >= 0", name="progress_counts_up"),
-    UniqueConstraint("token", name="token_once"),
 )  # fmt: skip
 _partial("attempts_one_live", LIVE_ATTEMPT, attempts.c.job_id, unique=True)
 _partial("attempts_live_by_node", LIVE_ATTEMPT, attempts.c.node_id)
+_partial("attempts_failed", FAILED_ATTEMPT, attempts.c.ended_at)
 Index("attempts_by_job", attempts.c.job_id)
+
+# Nodes that are granted nothing for a while, with who or what said so. An exclusion ends by itself, or is lifted.
+exclusions = _table(
+    "exclusions",
+    _id(), _text("node_id", ForeignKey("nodes.id")), _text("cause"), _text("author"), _time("since"), _time("until"),
+    _time_or_none("lifted_at"),
+)  # fmt: skip
+Index("exclusions_by_node", exclusions.c.node_id, exclusions.c.until)
+
+# Operations on many jobs, done in batches: `cursor` is the last job looked at, `last_id` the last one that counts.
+bulk_operations = _table(
+    "bulk_operations",
+    _id(), _text("verb"), _text("filter"), _text("reason"), _text("author"), _text("state"),
+    _int("cursor"), _int("last_id"), _int("seen"), _int("changed"), _int("skipped"),
+    _time("created_at"), _time_or_none("ended_at"),
+    CheckConstraint("verb IN ('cancel', 'hold', 'release', 'retry')", name="known_verb"),
+    CheckConstraint("state IN ('done', 'running', 'stopped')", name="known_state"),
+)  # fmt: skip
 
 job_counts = _keyed(
     "job_counts",
-    _text("line", key=True), _text("kind", key=True), _text("purpose", key=True), _text("state", key=True), _int("n"),
+    _int("class_id", ForeignKey("job_classes.id"), key=True), _text("state", key=True), _int("n"),
     _one_of("state", JobState), CheckConstraint("n >= 0", name="n_counts"),
 )  # fmt: skip
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import random
-import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Dialect
 
 from gamekeeper.core.events import Event, encode
 from gamekeeper.store import schema
 from gamekeeper.store.encoding import to_json
-from gamekeeper.store.statements import Statement, Value, adding, sql
+from gamekeeper.store.statements import Compiled, Statement, Value, adding, sql
 
 
 class Row(Protocol):
@@ -23,16 +22,38 @@ class Row(Protocol):
 
 
 class Link(Protocol):
-    """One connection: the driver's, for compiled statements, and SQLAlchemy's view of the same one."""
-
-    raw: sqlite3.Connection
+    """One connection to an engine, and SQLAlchemy's view of the same one."""
 
     @property
-    def conn(self) -> Connection: ...
+    def path(self) -> str:
+        """What people know the database by; no secret is in it."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """The language it speaks: one of those in `statements`."""
+
+    @property
+    def conn(self) -> Connection:
+        """SQLAlchemy's connection, inside the same transaction; it cannot end it."""
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open: some errors end it."""
+
+    def execute(self, words: str) -> None:
+        """Run SQL without parameters and results."""
+
+    def rows(self, words: str, values: Sequence[Value]) -> list[Any]:
+        """Run a query: its rows, read by column name or place."""
+
+    def run(self, words: str, values: Sequence[Value]) -> int:
+        """Run a change: how many rows it touched."""
+
+    def run_many(self, compiled: Compiled, many: Sequence[Sequence[Value]]) -> int:
+        """Run a change once for each row of values: how many rows it touched in all."""
 
 
-_NEXT_TOKEN = sql("UPDATE fence SET value = value + 1 WHERE id = 1 RETURNING value")
-_LAST_POSITION = sql("SELECT coalesce(max(position), 0) AS position FROM events")
+_TAKE = sql("UPDATE counters SET value = value + :n WHERE name = :name RETURNING value")
 _ADD_EVENT = adding(schema.events)
 _ADD_SUBJECT = adding(schema.event_subjects)
 
@@ -42,7 +63,7 @@ class Reading:
 
     def __init__(self, link: Link, now: float) -> None:
         self._link = link
-        self._raw = link.raw
+        self._dialect = link.dialect
         self.now = now
 
     @property
@@ -50,10 +71,15 @@ class Reading:
         """SQLAlchemy's connection, inside the same transaction; it cannot end it."""
         return self._link.conn
 
+    @property
+    def dialect(self) -> Dialect:
+        """The language of the engine at hand."""
+        return self._dialect
+
     def rows(self, statement: Statement, **values: Value) -> list[Row]:
         """All rows of a query."""
-        compiled = statement.compiled()
-        return self._raw.execute(compiled.sql, compiled.arguments(values)).fetchall()
+        compiled = statement.compiled(self._dialect)
+        return self._link.rows(compiled.sql, compiled.arguments(values))
 
     def first(self, statement: Statement, **values: Value) -> Row | None:
         """The only row of a query or of a RETURNING clause, or `None`."""
@@ -61,13 +87,10 @@ class Reading:
         return found[0] if found else None
 
     def number(self, statement: Statement, **values: Value) -> int:
-        """The only column of the only row, a whole number; 0 when there is no row."""
-        found = self._raw_rows(statement, values)
-        return int(found[0][0] or 0) if found else 0
-
-    def _raw_rows(self, statement: Statement, values: Mapping[str, Value]) -> list[Any]:
-        compiled = statement.compiled()
-        return self._raw.execute(compiled.sql, compiled.arguments(values)).fetchall()
+        """The first column of the only row, a whole number; 0 when there is no row."""
+        compiled = statement.compiled(self._dialect)
+        found = self._link.rows(compiled.sql, compiled.arguments(values))
+        return int(next(iter(tuple(found[0]))) or 0) if found else 0
 
 
 class Writing(Reading):
@@ -81,18 +104,33 @@ class Writing(Reading):
 
     def run(self, statement: Statement, **values: Value) -> int:
         """Execute a statement; how many rows it changed."""
-        compiled = statement.compiled()
-        return self._raw.execute(compiled.sql, compiled.arguments(values)).rowcount
+        compiled = statement.compiled(self._dialect)
+        return self._link.run(compiled.sql, compiled.arguments(values))
 
-    def run_many(self, statement: Statement, many: Sequence[Mapping[str, Value]]) -> None:
-        """Execute a statement once for each set of values."""
-        if many:
-            compiled = statement.compiled()
-            self._raw.executemany(compiled.sql, [compiled.arguments(values) for values in many])
+    def run_many(self, statement: Statement, many: Sequence[Mapping[str, Value]]) -> int:
+        """Execute a statement once for each set of values; how many rows were changed in all."""
+        if not many:
+            return 0
+        compiled = statement.compiled(self._dialect)
+        return self._link.run_many(compiled, [compiled.arguments(values) for values in many])
+
+    def run_rows(self, statement: Statement, names: Sequence[str], rows: Sequence[Sequence[Value]]) -> int:
+        """`run_many` for values as plain rows in the order of `names`: the fast way for many."""
+        if not rows:
+            return 0
+        compiled = statement.compiled(self._dialect)
+        if tuple(names) != compiled.names:
+            order = [names.index(name) for name in compiled.names]
+            rows = [[row[place] for place in order] for row in rows]
+        return self._link.run_many(compiled, rows)
 
     def next_token(self) -> int:
         """A number greater than every one handed out before: a fencing token or an epoch."""
-        return self.number(_NEXT_TOKEN)
+        return self.take("fence", 1)
+
+    def take(self, counter: str, n: int) -> int:
+        """Take the next `n` numbers of a counter: the last of them."""
+        return self.number(_TAKE, name=counter, n=n)
 
     def emit(self, event: Event) -> None:
         """Append `event` to the log, in this transaction and in the order of the calls."""
@@ -103,21 +141,20 @@ class Writing(Reading):
         if not self._emitted:
             return
         emitted, self._emitted = self._emitted, []
-        start = self.number(_LAST_POSITION) + 1
-        self.run_many(
+        start = self.take("events", len(emitted)) - len(emitted) + 1
+        self.run_rows(
             _ADD_EVENT,
+            ("position", "at", "name", "version", "fields"),
             [
-                {
-                    "position": position, "at": self.now, "name": event.name, "version": event.version,
-                    "fields": to_json(encode(event)),
-                }
+                (position, self.now, event.name, event.version, to_json(encode(event)))
                 for position, event in enumerate(emitted, start)
             ],
-        )  # fmt: skip
-        self.run_many(
+        )
+        self.run_rows(
             _ADD_SUBJECT,
+            ("subject", "position"),
             [
-                {"subject": subject, "position": position}
+                (subject, position)
                 for position, event in enumerate(emitted, start)
                 for subject in dict.fromkeys(event.subjects())
             ],
@@ -129,7 +166,7 @@ class Writing(Reading):
         self.flush()
         self._depth += 1
         name = f"s{self._depth}"
-        self._raw.execute(f"SAVEPOINT {name}")
+        self._link.execute(f"SAVEPOINT {name}")
         done = False
         try:
             yield
@@ -138,8 +175,8 @@ class Writing(Reading):
         finally:
             self._depth -= 1
             if done:
-                self._raw.execute(f"RELEASE {name}")
-            elif self._raw.in_transaction:
+                self._link.execute(f"RELEASE {name}")
+            elif self._link.in_transaction:
                 self._emitted.clear()
-                self._raw.execute(f"ROLLBACK TO {name}")
-                self._raw.execute(f"RELEASE {name}")
+                self._link.execute(f"ROLLBACK TO {name}")
+                self._link.execute(f"RELEASE {name}")

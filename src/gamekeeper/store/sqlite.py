@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import create_engine
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection, Dialect, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import StaticPool
 
 from gamekeeper.core.errors import Busy, Corrupt, GamekeeperError, NotAllowed, StorageFull, UsageError
+from gamekeeper.store.statements import SQLITE, Compiled, Value
 
 APPLICATION_ID = 0x474B5052
 BUSY_MS = 5000
@@ -47,6 +50,8 @@ registry.register("sqlite.held", __name__, HeldDialect.__name__)
 class SqliteLink:
     """One connection. The store opens and ends every transaction itself: the driver begins none on its own."""
 
+    dialect: Dialect = SQLITE
+
     def __init__(self, path: str, *, read_only: bool = False) -> None:
         self.path = path
         self.raw = sqlite3.connect(
@@ -63,6 +68,27 @@ class SqliteLink:
             self.raw.execute(f"PRAGMA {pragma}")
         if self._read_only:
             self.raw.execute("PRAGMA query_only = ON")
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open: some errors end it."""
+        return self.raw.in_transaction
+
+    def execute(self, words: str) -> None:
+        """Run SQL without parameters and results."""
+        self.raw.execute(words)
+
+    def rows(self, words: str, values: Sequence[Value]) -> list[Any]:
+        """Run a query: its rows, read by column name or place."""
+        return self.raw.execute(words, values).fetchall()
+
+    def run(self, words: str, values: Sequence[Value]) -> int:
+        """Run a change: how many rows it touched."""
+        return self.raw.execute(words, values).rowcount
+
+    def run_many(self, compiled: Compiled, many: Sequence[Sequence[Value]]) -> int:
+        """Run a change once for each row of values: how many rows it touched in all."""
+        return self.raw.executemany(compiled.sql, many).rowcount
 
     @property
     def conn(self) -> Connection:

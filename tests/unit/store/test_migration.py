@@ -47,7 +47,8 @@ def _ours(name: str | None, kind: str, _parents: object) -> bool:
 
 def _parts(definition: str) -> list[str]:
     """A definition split at its outer commas: the order of constraints means nothing."""
-    inside, depth, parts, part = definition.partition("(")[2], 0, [], ""
+    inside, _, ending = definition.partition("(")[2].rpartition(")")
+    depth, parts, part = 0, [ending], ""
     for letter in inside:
         depth += (letter == "(") - (letter == ")")
         if letter == "," and depth == 0:

@@ -36,6 +36,30 @@ class Observed(Message):
     load: float | None = None
 
 
+class GpuDevice(Message):
+    """One GPU of a machine, at its place in the list; `memory_bytes` is `None` where nobody knows it."""
+
+    name: Annotated[str, Field(max_length=120)]
+    memory_bytes: Annotated[int, Field(ge=0, lt=1 << 62)] | None = None
+
+
+Label = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9._/-]+$")]
+
+
+class Machine(Message):
+    """What a machine is: declared by whoever set it up, or measured where that is possible; `None` where unknown.
+
+    `cpus` and `memory_bytes` stand here only when they are declared: they then count instead of what is observed.
+    """
+
+    architecture: Annotated[str, Field(max_length=40)] | None = None
+    cpus: Annotated[float, Field(gt=0, le=65536)] | None = None
+    memory_bytes: Annotated[int, Field(gt=0, lt=1 << 62)] | None = None
+    gpus: Annotated[list[GpuDevice], Field(max_length=64)] | None = None
+    labels: Annotated[dict[Label, Label], Field(max_length=32)] = {}
+    ephemeral: bool = False
+
+
 class Enrol(Message):
     """A machine asks for an identity, proving the right to with a join token (in the Authorization header)."""
 
@@ -70,6 +94,7 @@ class Connect(Message):
     slots: Annotated[int, Field(ge=1, le=1024)]
     held: Annotated[list[Held], Field(max_length=1024)]
     observed: Observed
+    machine: Machine = Machine()
 
 
 class Connected(Message):
@@ -95,8 +120,15 @@ class InputFile(Message):
     metadata: dict[str, JsonValue]
 
 
+class GpuPart(Message):
+    """A device that was set aside for an attempt, by its place among the node's devices, and how much of it."""
+
+    index: Annotated[int, Field(ge=0, lt=64)]
+    share: Annotated[float, Field(gt=0, le=1)]
+
+
 class Grant(Message):
-    """A job leased to this agent: all it needs to run it."""
+    """A job leased to this agent: all it needs to run it. `gpus` are the devices set aside for it."""
 
     attempt: int
     token: int
@@ -111,14 +143,19 @@ class Grant(Message):
     inputs: dict[str, list[InputFile]]
     grace_s: float
     time_limit_s: float | None
+    gpus: list[GpuPart] = []
 
 
 class Claim(Message):
-    """Ask for up to `slots` jobs, waiting up to `wait_s` while there are none."""
+    """Ask for up to `slots` jobs, waiting up to `wait_s` while there are none.
+
+    `cached`: inputs that this machine has at hand; jobs that need them are sent here rather than elsewhere.
+    """
 
     incarnation: str
     slots: Annotated[int, Field(ge=1, le=1024)]
     wait_s: Annotated[float, Field(ge=0, le=60)]
+    cached: Annotated[list[Hash], Field(max_length=256)] = []
 
 
 class Claimed(Message):
@@ -209,6 +246,46 @@ class Finished(Message):
     state: str
     reason: str
     detail: str
+
+
+class FinishOne(Finish):
+    """The end of one attempt among others."""
+
+    attempt: int
+
+
+class Step(Message):
+    """All an agent has to say at once: ends of attempts, progress of the others, and how many jobs it can take.
+
+    It renews the lease. Everything is applied in one commit, the claim too; only a step with nothing to report may
+    wait (`wait_s`) until there is work.
+    """
+
+    incarnation: str
+    finished: Annotated[list[FinishOne], Field(max_length=256)] = []
+    attempts: Annotated[list[AttemptProgress], Field(max_length=1024)] = []
+    observed: Observed
+    slots: Annotated[int, Field(ge=0, le=1024)] = 0
+    wait_s: Annotated[float, Field(ge=0, le=60)] = 0.0
+    cached: Annotated[list[Hash], Field(max_length=256)] = []
+
+
+class FinishedOne(Finished):
+    """What became of one attempt. `stale`: it was not this agent's any more, and its results are dropped."""
+
+    attempt: int
+    stale: bool = False
+
+
+class Stepped(Message):
+    """The answer: the renewed lease, what became of the ended attempts, and the jobs that were granted."""
+
+    expires_in_s: float
+    stop: list[int]
+    draining: bool
+    settings_hash: str
+    finished: list[FinishedOne]
+    grants: list[Grant]
 
 
 class ErrorBody(Message):

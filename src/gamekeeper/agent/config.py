@@ -6,6 +6,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gamekeeper.protocol import Machine
+
 MIB = 1 << 20
 
 
@@ -15,7 +17,8 @@ class AgentConfig:
 
     `folder` is the agent's own (DIR/agent); `join_token` a file, read only when the node has no identity yet. `python`
     is the interpreter that runs the wardens; its folder leads the PATH of the jobs, so that a stage's
-    "python" is the one Gamekeeper is installed for. Below `free_bytes_least` free bytes nothing is started or fetched.
+    "python" is the one Gamekeeper is installed for. `machine` is what was declared about this machine. Below
+    `free_bytes_least` free bytes nothing is started or fetched.
     """
 
     url: str
@@ -24,6 +27,7 @@ class AgentConfig:
     join_token: Path
     host_name: str
     python: Path = field(default_factory=lambda: Path(sys.executable))
+    machine: Machine = field(default_factory=Machine)
     threads: int = 1
     claim_wait_s: float = 20.0
     cache_bytes: int = 2048 * MIB

@@ -46,7 +46,7 @@ from gamekeeper.agent.messages import (
 )
 from gamekeeper.agent.pacing import Delays, Lease
 from gamekeeper.core.jobs import EndReason
-from gamekeeper.protocol import PROTOCOL_VERSION, Beat, Claim, Connect, Observed
+from gamekeeper.protocol import PROTOCOL_VERSION, Beat, Claim, Connect, Machine, Observed
 
 UNKILLABLE_S = 30.0
 MOST_BETWEEN_RENEWALS_S = 2.0
@@ -57,9 +57,17 @@ class AgentCore:
     """One agent process. `next_wake` tells when `Tick` is due if nothing else happens (boot seconds)."""
 
     def __init__(
-        self, slots: int, rng: random.Random, *, claim_wait_s: float = 20.0, patience_s: float = 5.0
+        self,
+        slots: int,
+        rng: random.Random,
+        *,
+        machine: Machine | None = None,
+        claim_wait_s: float = 20.0,
+        patience_s: float = 5.0,
     ) -> None:
         self.slots = slots
+        self._machine = machine or Machine()
+        self._cached: tuple[str, ...] = ()
         self._rng = rng
         self._claim_wait_s = claim_wait_s
         self._patience_s = patience_s
@@ -123,7 +131,7 @@ class AgentCore:
                 else "no room on the disk: no work is claimed until there is"
             )
             self._out.put(Note(None, f"{text}{left}"))
-        self._observed, self._room = event.observed, event.room
+        self._observed, self._room, self._cached = event.observed, event.room, event.cached
 
     def _take_in(self, event: Event) -> None:
         match event:
@@ -175,6 +183,7 @@ class AgentCore:
                 slots=self.slots,
                 held=self.desk.claims_of_ownership(),
                 observed=self._observed,
+                machine=self._machine,
             )
             self._out.put(SendConnect(self._connecting, message))
 
@@ -257,7 +266,9 @@ class AgentCore:
         if free > 0 and self._out.due(self._claim_at):
             serial = self._out.serial()
             self._claims[serial] = (free, self._out.now)
-            message = Claim(incarnation=self.incarnation, slots=free, wait_s=self._claim_wait_s)
+            message = Claim(
+                incarnation=self.incarnation, slots=free, wait_s=self._claim_wait_s, cached=list(self._cached)
+            )
             self._out.put(SendClaim(serial, message))
 
     def _claim_answered(self, event: ClaimAnswered) -> None:

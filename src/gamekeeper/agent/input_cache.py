@@ -61,6 +61,11 @@ class InputCache:
         """The size of all entries."""
         return sum(self._entries.values())
 
+    def newest(self, most: int) -> list[str]:
+        """The hashes of up to `most` entries, the ones used last first."""
+        with self._guard:
+            return list(reversed(self._entries))[:most]
+
     async def provide(self, coordinator: Coordinator, file: InputFile, target: Path) -> None:
         """Put the verified file at `target`, from here or from the coordinator.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -10,7 +11,7 @@ from typing import TypeVar
 import psutil
 
 from gamekeeper.agent.input_cache import free_bytes
-from gamekeeper.protocol import Observed
+from gamekeeper.protocol import Machine, Observed
 
 T = TypeVar("T")
 
@@ -23,6 +24,13 @@ def observe(folder: Path) -> Observed:
         disk_free_bytes=_measured(lambda: free_bytes(folder)),
         load=_measured(lambda: os.getloadavg()[0]),
     )
+
+
+def describe(declared: Machine) -> Machine:
+    """What this machine is: as it was declared, with the processor architecture looked up where it was not."""
+    if declared.architecture is not None:
+        return declared
+    return declared.model_copy(update={"architecture": platform.machine() or None})
 
 
 def _measured(look: Callable[[], T]) -> T | None:

@@ -79,10 +79,11 @@ class Restored:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A fresh look at the machine. `room`: whether there is disk space to start anything."""
+    """A fresh look at the machine. `room`: whether there is disk space to start anything. `cached`: inputs at hand."""
 
     observed: Observed
     room: bool
+    cached: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

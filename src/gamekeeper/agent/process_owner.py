@@ -36,6 +36,7 @@ SWEEPS = 20
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 _LAUNCH = "import sys; sys.path.insert(0, sys.argv.pop(1)); from gamekeeper.agent.warden import main; main()"
 _PACKAGES = Path(__file__).parents[2]
+_GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "BLIS_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS", "RAYON_NUM_THREADS",
@@ -101,7 +102,7 @@ class ProcessOwner:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=self.environment(place),
+                env=self.environment(place, grant),
                 cwd=place.root,
                 pass_fds=(lock, tell),
                 start_new_session=True,
@@ -141,10 +142,15 @@ class ProcessOwner:
             return StorageFull(f"no room to start attempt {place.attempt}")
         return Refused(seen.detail if seen else f"the warden did not start: {log or 'no word from it'}")
 
-    def environment(self, place: AttemptDir) -> dict[str, str]:
-        """The job's environment: this process's own without anything of Gamekeeper's, with threads pinned."""
+    def environment(self, place: AttemptDir, grant: Grant) -> dict[str, str]:
+        """The job's environment: this process's own without anything of Gamekeeper's, with threads pinned.
+
+        Where GPUs were declared, a job sees those that were set aside for it and no others.
+        """
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("GAMEKEEPER_")}
         path = inherited.get("PATH", os.defpath)
+        if self._config.machine.gpus:
+            inherited[_GPUS_VARIABLE] = ",".join(str(part.index) for part in grant.gpus)
         return {
             **inherited,
             **dict.fromkeys(_THREAD_VARIABLES, str(self._config.threads)),

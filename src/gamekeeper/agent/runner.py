@@ -23,7 +23,7 @@ from gamekeeper.agent.attempt_dir import AttemptDir, ProcessRecord
 from gamekeeper.agent.config import AgentConfig
 from gamekeeper.agent.core import AgentCore
 from gamekeeper.agent.input_cache import InputCache, free_bytes
-from gamekeeper.agent.machine import observe
+from gamekeeper.agent.machine import describe, observe
 from gamekeeper.agent.process_owner import ProcessOwner, Standing
 from gamekeeper.agent.process_watch import ProcessWatch
 from gamekeeper.agent.spool import ship
@@ -43,6 +43,7 @@ from gamekeeper.core.errors import (
 from gamekeeper.core.jobs import EndReason
 from gamekeeper.protocol import Grant
 
+CACHED_TOLD = 256
 _BEAT_S = 5.0
 _log = structlog.get_logger("gamekeeper.agent")
 
@@ -80,8 +81,9 @@ class Runner:
         self._coordinator = coordinator
         self._boot = boot
         self._core = AgentCore(
-            config.slots, rng, claim_wait_s=config.claim_wait_s, patience_s=config.shutdown_patience_s
-        )
+            config.slots, rng, machine=describe(config.machine), claim_wait_s=config.claim_wait_s,
+            patience_s=config.shutdown_patience_s,
+        )  # fmt: skip
         self._attempts = config.folder / "attempts"
         self._cache = InputCache(config.folder / "cache", config.cache_bytes, config.free_bytes_least)
         self._owner = ProcessOwner(config, clock, boot)
@@ -167,8 +169,10 @@ class Runner:
         folder = self._config.folder
         while True:
             observed = await anyio.to_thread.run_sync(observe, folder)
+            cached = await anyio.to_thread.run_sync(self._cache.newest, CACHED_TOLD)
             free = observed.disk_free_bytes
-            self._tell(m.Measured(observed, free is not None and free >= self._config.free_bytes_least))
+            room = free is not None and free >= self._config.free_bytes_least
+            self._tell(m.Measured(observed, room, tuple(cached)))
             await self._clock.sleep(self._config.measure_s)
 
     # --- commands

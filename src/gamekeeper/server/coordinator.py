@@ -8,6 +8,7 @@ from functools import partial
 from gamekeeper.core.errors import NotAllowed, StaleToken, UsageError
 from gamekeeper.core.jobs import Attempt, EndReason, ProcessIdentity
 from gamekeeper.core.nodes import Observation
+from gamekeeper.core.requirements import Capacity, Gpu
 from gamekeeper.daemons import looks
 from gamekeeper.policy.continuous_loop import Phase
 from gamekeeper.protocol import (
@@ -102,6 +103,7 @@ class Coordinator:
                 slots=message.slots,
                 observation=_observation(message.observed, w.now),
             )
+            inventory.set_machine(w, node_id, _capacity(message))
             return Connected(
                 lease_s=lease_s,
                 expires_in_s=lease.expires_at - w.now,
@@ -235,6 +237,15 @@ def _observation(observed: Observed, now: float) -> Observation:
     return Observation(
         observed.cpu_count, observed.memory_bytes, observed.disk_free_bytes, observed.load, observed_at=now
     )
+
+
+def _capacity(message: Connect) -> Capacity:
+    machine = message.machine
+    gpus = None if machine.gpus is None else tuple(Gpu(one.name, one.memory_bytes) for one in machine.gpus)
+    return Capacity(
+        slots=message.slots, cpus=machine.cpus, memory_bytes=machine.memory_bytes, gpus=gpus,
+        architecture=machine.architecture, labels=dict(machine.labels), ephemeral=machine.ephemeral,
+    )  # fmt: skip
 
 
 def _check_version(version: int) -> None:

@@ -16,7 +16,7 @@ from pydantic import JsonValue, TypeAdapter
 from gamekeeper.core.errors import StaleToken
 from gamekeeper.core.jobs import Attempt, Job
 from gamekeeper.daemons import looks
-from gamekeeper.protocol import Grant, InputFile
+from gamekeeper.protocol import GpuPart, Grant, InputFile
 from gamekeeper.store import artifacts, job_queue
 from gamekeeper.store.session import Reading
 
@@ -115,6 +115,7 @@ def _grant(r: Reading, attempt: Attempt, job: Job) -> Grant | str:
         inputs=inputs,
         grace_s=spec.grace_s,
         time_limit_s=spec.time_limit_s,
+        gpus=[GpuPart(index=part.index, share=part.share) for part in attempt.gpus],
     )
 
 

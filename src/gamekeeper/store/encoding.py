@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 from gamekeeper.core.errors import Corrupt, UsageError
 
@@ -36,6 +37,14 @@ def object_of(encoded: str) -> dict[str, object]:
     decoded = from_json(encoded)
     if not isinstance(decoded, dict):
         raise Corrupt(f"a stored JSON object reads {encoded!r:.80}", remedy="run `gamekeeper store check`")
+    return decoded
+
+
+def list_of(encoded: str) -> list[Any]:
+    """Decode a stored JSON list. Raises `Corrupt` when the text is none."""
+    decoded = from_json(encoded)
+    if not isinstance(decoded, list):
+        raise Corrupt(f"a stored JSON list reads {encoded!r:.80}", remedy="run `gamekeeper store check`")
     return decoded
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from gamekeeper.core.errors import StaleToken, UsageError
+from dataclasses import dataclass
+
+from gamekeeper.core.errors import NotFound, StaleToken, UsageError
 from gamekeeper.core.events import NodeEnrolled, NodeLost
 from gamekeeper.core.nodes import Node, NodeStatus, Observation
-from gamekeeper.store.encoding import sentence
+from gamekeeper.core.requirements import Capacity, Gpu, GpuShare, Requirements
+from gamekeeper.store.attempts import shares_of
+from gamekeeper.store.encoding import list_of, object_of, sentence, to_json
 from gamekeeper.store.schema import nodes as node_table
 from gamekeeper.store.session import Reading, Row, Writing
 from gamekeeper.store.statements import adding, sql
@@ -16,6 +20,19 @@ _NODE = sql("SELECT * FROM nodes WHERE id = :id")
 _BY_CREDENTIAL = sql("SELECT * FROM nodes WHERE credential_hash = :hash")
 _REAP = sql("UPDATE agent_leases SET reaped = 1 WHERE node_id = :id AND expires_at <= :now AND reaped = 0")
 _LOST = sql("UPDATE nodes SET status = 'lost' WHERE id = :id AND status = 'up'")
+_SET_MACHINE = sql(
+    "UPDATE nodes SET architecture = :architecture, gpus = :gpus, labels = :labels, ephemeral = :ephemeral,"
+    " declared_cpus = :cpus, declared_memory_bytes = :memory_bytes WHERE id = :id"
+)
+_SET_TARGET = sql("UPDATE nodes SET target_slots = :slots WHERE id = :id")
+_STANDINGS = sql(
+    "SELECT n.*, l.incarnation, l.expires_at, l.reaped FROM nodes n LEFT JOIN agent_leases l ON l.node_id = n.id"
+    " ORDER BY n.id"
+)
+_TAKEN = sql(
+    "SELECT a.node_id, a.gpus, j.requirements FROM attempts a JOIN jobs j ON j.id = a.job_id WHERE a.{live_attempt}"
+    " ORDER BY a.id"
+)
 _SET_TOKEN = sql(
     "INSERT INTO tokens (name, hash, set_at) VALUES (:name, :hash, :now)"
     " ON CONFLICT (name) DO UPDATE SET hash = :hash, set_at = :now"
@@ -35,7 +52,7 @@ def enrol(w: Writing, host_name: str, slots: int, credential_hash: str) -> Node:
         _ADD_NODE, id=node_id, host_name=host, slots=slots, status=NodeStatus.UNKNOWN, credential_hash=credential_hash,
         enrolled_at=w.now, last_seen_at=None, cpu_count=None, memory_bytes=None, disk_free_bytes=None, load=None,
         observed_at=None, architecture=None, gpus=None, labels="{}", ephemeral=0, target_slots=None,
-        settings_hash=None,
+        settings_hash=None, declared_cpus=None, declared_memory_bytes=None,
     )  # fmt: skip
     w.emit(NodeEnrolled(node_id, host, slots))
     return Node(node_id, host, slots, NodeStatus.UNKNOWN, w.now, None, None)
@@ -56,6 +73,78 @@ def node(r: Reading, node_id: str) -> Node | None:
 def nodes(r: Reading) -> list[Node]:
     """All enrolled nodes by id."""
     return [_node(row) for row in r.rows(_NODES)]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A node as the distribution of work sees it.
+
+    capacity: all it has. incarnation: the agent that holds its lease, until `lease_expires_at` (seconds since the
+    epoch); `None` and 0 when nobody does. target_slots: use no more slots than that. taken: what its live attempts
+    were granted, the devices of each last.
+    """
+
+    node_id: str
+    capacity: Capacity
+    incarnation: str | None
+    lease_expires_at: float
+    target_slots: int | None
+    taken: tuple[tuple[Requirements, tuple[GpuShare, ...]], ...]
+
+
+def standings(r: Reading) -> list[Standing]:
+    """All nodes with what they have and what is taken of it, by id: two queries, whatever the number of nodes."""
+    taken: dict[str, list[tuple[Requirements, tuple[GpuShare, ...]]]] = {}
+    known: dict[str, Requirements] = {}
+    for row in r.rows(_TAKEN):
+        words = row["requirements"]
+        if words not in known:
+            known[words] = Requirements.from_map(object_of(words))
+        taken.setdefault(row["node_id"], []).append((known[words], shares_of(row["gpus"])))
+    return [_standing(row, tuple(taken.get(row["id"], ()))) for row in r.rows(_STANDINGS)]
+
+
+def set_machine(w: Writing, node_id: str, machine: Capacity) -> None:
+    """Note what a node is, as it was declared; `machine.cpus` and `memory_bytes` only where they were."""
+    gpus = (
+        None
+        if machine.gpus is None
+        else to_json([[sentence(g.name, 120), g.memory_bytes] for g in machine.gpus])
+    )
+    w.run(
+        _SET_MACHINE, id=node_id, gpus=gpus, labels=to_json(dict(sorted(machine.labels.items()))),
+        architecture=None if machine.architecture is None else sentence(machine.architecture, 40),
+        ephemeral=int(machine.ephemeral), cpus=machine.cpus, memory_bytes=machine.memory_bytes,
+    )  # fmt: skip
+
+
+def set_target(w: Writing, node_id: str, slots: int | None) -> None:
+    """Let a node use no more than `slots` slots (`None`: all of them). Raises `NotFound`."""
+    if not w.run(_SET_TARGET, id=node_id, slots=slots):
+        raise NotFound(f"node {node_id} is not enrolled", remedy="see `gamekeeper nodes`")
+
+
+def capacity_of(row: Row) -> Capacity:
+    """What the node in a row of `nodes` has: what was declared, else what was observed."""
+    gpus, cpus, memory = row["gpus"], row["declared_cpus"], row["declared_memory_bytes"]
+    return Capacity(
+        slots=row["slots"],
+        cpus=row["cpu_count"] if cpus is None else cpus,
+        memory_bytes=row["memory_bytes"] if memory is None else memory,
+        disk_free_bytes=row["disk_free_bytes"],
+        gpus=None if gpus is None else tuple(Gpu(str(name), size) for name, size in list_of(gpus)),
+        architecture=row["architecture"],
+        labels={name: str(value) for name, value in object_of(row["labels"]).items()},
+        ephemeral=bool(row["ephemeral"]),
+    )
+
+
+def _standing(row: Row, taken: tuple[tuple[Requirements, tuple[GpuShare, ...]], ...]) -> Standing:
+    held = row["incarnation"] is not None and not row["reaped"]
+    return Standing(
+        row["id"], capacity_of(row), row["incarnation"] if held else None, row["expires_at"] if held else 0.0,
+        row["target_slots"], taken,
+    )  # fmt: skip
 
 
 def mark_lost(w: Writing, node_id: str) -> None:

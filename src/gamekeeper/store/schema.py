@@ -140,6 +140,7 @@ nodes = _table(
     _int_or_none("cpu_count"), _int_or_none("memory_bytes"), _int_or_none("disk_free_bytes"), _time_or_none("load"),
     _time_or_none("observed_at"), _text_or_none("architecture"), _text_or_none("gpus"), _text("labels", default="{}"),
     _int("ephemeral", default="0"), _int_or_none("target_slots"), _text_or_none("settings_hash"),
+    _time_or_none("declared_cpus"), _int_or_none("declared_memory_bytes"),
     _one_of("status", NodeStatus), CheckConstraint("slots > 0", name="some_slots"),
     UniqueConstraint("credential_hash", name="one_node_each"),
 )  # fmt: skip

@@ -235,6 +235,8 @@ def _extend_nodes() -> None:
     op.add_column("nodes", ephemeral)
     op.add_column("nodes", sa.Column("target_slots", INT, nullable=True))
     op.add_column("nodes", sa.Column("settings_hash", sa.Text(), nullable=True))
+    op.add_column("nodes", sa.Column("declared_cpus", TIME, nullable=True))
+    op.add_column("nodes", sa.Column("declared_memory_bytes", INT, nullable=True))
 
 
 def _add_tables() -> None:

@@ -1,4 +1,4 @@
-"""Classes of jobs: alike in line, kind, purpose, producer, share and requirements, and so alike to whoever matches them.
+"""Classes of jobs: alike in line, kind, purpose, producer, share and requirements, so alike to whoever matches them.
 
 A look at all classes and their oldest jobs costs the same with ten waiting jobs as with a million.
 """

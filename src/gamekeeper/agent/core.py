@@ -13,8 +13,9 @@ runs the same on a real machine and in a simulated one. What it keeps:
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
-from gamekeeper.agent.desk import Desk, Outbox
+from gamekeeper.agent.desk import Desk, Outbox, StepUnderWay
 from gamekeeper.agent.endings import Ending
 from gamekeeper.agent.messages import (
     BeatAnswered,
@@ -38,18 +39,33 @@ from gamekeeper.agent.messages import (
     SendBeat,
     SendClaim,
     SendConnect,
+    SendStep,
     Shipped,
     ShutdownOrdered,
     StartedAnswered,
     StartFailed,
+    StepAnswered,
     Tick,
 )
 from gamekeeper.agent.pacing import Delays, Lease
 from gamekeeper.core.jobs import EndReason
-from gamekeeper.protocol import PROTOCOL_VERSION, Beat, Claim, Connect, Machine, Observed
+from gamekeeper.protocol import (
+    PROTOCOL_VERSION,
+    Beat,
+    BeatReply,
+    Claim,
+    Connect,
+    FinishOne,
+    Grant,
+    Machine,
+    Observed,
+    Step,
+    Stepped,
+)
 
 UNKILLABLE_S = 30.0
 MOST_BETWEEN_RENEWALS_S = 2.0
+FINISHES_AT_ONCE = 256
 _OVERGRANTED = Ending(EndReason.CANNOT_START, "more jobs were granted than were asked for")
 
 
@@ -88,6 +104,7 @@ class AgentCore:
         self._beat_at = 0.0
         self._beat_delays = Delays(rng, 0.2, MOST_BETWEEN_RENEWALS_S)
         self._claims: dict[int, tuple[int, float]] = {}
+        self._steps: dict[int, StepUnderWay] = {}
         self._claim_at = 0.0
         self._claim_delays = Delays(rng, 0.25, 30.0)
         self._unstarted_seen = 0
@@ -104,18 +121,20 @@ class AgentCore:
 
     @property
     def asked(self) -> int:
-        """Slots asked for in claims under way."""
-        return sum(slots for slots, _ in self._claims.values())
+        """Slots asked for in claims and steps under way."""
+        claimed = sum(slots for slots, _ in self._claims.values())
+        return claimed + sum(step.slots for step in self._steps.values())
 
     def handle(self, event: Event, now: float) -> list[Command]:
         """Take in one event and say what to do about it. `now` is boot seconds."""
         if self._left:
             return []
-        self._out.now, self._out.commands, self._out.wake_at = now, [], float("inf")
+        self._out.turn(now)
         self._take_in(event)
         self._check_lease()
         self._connect()
         self.desk.step(self.lease if self.connected else None)
+        self._step()
         self._beat()
         self._claim()
         self._leave()
@@ -149,6 +168,8 @@ class AgentCore:
                 self._claim_answered(event)
             case Failed():
                 self._failed(event)
+            case StepAnswered():
+                self._step_answered(event)
             case InputsReady() | StartedAnswered() | FinishAnswered() | Shipped():
                 self.desk.answered(event)
             case ProcessStarted():
@@ -217,12 +238,14 @@ class AgentCore:
             return
         self._beating = None
         self._beat_delays.worked()
-        lease_s = self.lease.lease_s
-        expires_at = max(self.lease.expires_at, event.sent_at + event.reply.expires_in_s)
-        self.lease = Lease(self.incarnation, lease_s, expires_at)
-        self._beat_at = event.sent_at + self.lease.beat_every_s
-        self._draining = event.reply.draining
-        for attempt in event.reply.stop:
+        self._renew(self.lease, event.sent_at, event.reply)
+
+    def _renew(self, lease: Lease, sent_at: float, reply: BeatReply | Stepped) -> None:
+        expires_at = max(lease.expires_at, sent_at + reply.expires_in_s)
+        self.lease = Lease(self.incarnation, lease.lease_s, expires_at)
+        self._beat_at = max(self._beat_at, sent_at + lease.beat_every_s)
+        self._draining = reply.draining
+        for attempt in reply.stop:
             self.desk.order(attempt, EndReason.STOP_REQUESTED)
         self._renewed = True
 
@@ -247,6 +270,9 @@ class AgentCore:
         self.incarnation = self._fresh_incarnation()
         self._connecting = self._beating = None
         self._claims.clear()
+        steps, self._steps = self._steps, {}
+        for step in steps.values():
+            self._release(step, Failure.UNREACHABLE, "the lease it was sent under is over")
         self._connect_at = self._out.now + self._connect_delay()
 
     def _connect_delay(self) -> float:
@@ -256,14 +282,63 @@ class AgentCore:
 
     # --- claims
 
-    def _claim(self) -> None:
+    def _wanted(self) -> int:
+        """How many jobs may be asked for now."""
         if not self.connected or self._stopping or self._draining or not self._room:
-            return
+            return 0
         if self.desk.unstarted > self._unstarted_seen:
             self._claim_at = max(self._claim_at, self._out.now + self._claim_delays.failed())
         self._unstarted_seen = self.desk.unstarted
         free = self.slots - self.desk.occupied - self.asked
-        if free > 0 and self._out.due(self._claim_at):
+        return free if free > 0 and self._out.due(self._claim_at) else 0
+
+    def _step(self) -> None:
+        """Put the ends that are to be reported now into one call, with the progress of the rest and a claim."""
+        for first in range(0, len(self._out.ends), FINISHES_AT_ONCE):
+            ends = self._out.ends[first : first + FINISHES_AT_ONCE]
+            serial, free = self._out.serial(), self._wanted()
+            self._steps[serial] = StepUnderWay(free, {end.attempt: end.serial for end in ends})
+            message = Step(
+                incarnation=self.incarnation,
+                finished=[FinishOne(attempt=end.attempt, **dict(end.message)) for end in ends],
+                attempts=self.desk.progress(),
+                observed=self._observed,
+                slots=free,
+                cached=list(self._cached),
+            )
+            self._out.put(SendStep(serial, message))
+
+    def _step_answered(self, event: StepAnswered) -> None:
+        step = self._steps.pop(event.serial, None)
+        if step is None or self.lease is None:
+            return
+        self._beat_delays.worked()
+        self._renew(self.lease, event.sent_at, event.reply)
+        for ended in event.reply.finished:
+            serial = step.serials.pop(ended.attempt, 0)
+            if ended.stale:
+                self.desk.answered(Failed(serial, Failure.STALE, ended.detail))
+            else:
+                self.desk.answered(FinishAnswered(serial))
+        self._release(step, Failure.UNREACHABLE, "the answer did not speak of it")
+        self._accept(event.reply.grants, step.slots)
+
+    def _release(self, step: StepUnderWay, failure: Failure, why: str, retry_after_s: float = 0.0) -> None:
+        """Tell the desk that the ends in this step were not booked."""
+        for serial in step.serials.values():
+            self.desk.answered(Failed(serial, failure, why, retry_after_s))
+
+    def _accept(self, grants: Sequence[Grant], slots: int) -> None:
+        for number, grant in enumerate(grants):
+            self.desk.accept(grant, _OVERGRANTED if number >= slots else None)
+            if self._stopping:
+                self.desk.order(grant.attempt, EndReason.NODE_GOING_AWAY)
+        if grants and self.desk.unstarted == 0:
+            self._claim_delays.worked()
+
+    def _claim(self) -> None:
+        free = self._wanted()
+        if free > 0:
             serial = self._out.serial()
             self._claims[serial] = (free, self._out.now)
             message = Claim(
@@ -276,14 +351,10 @@ class AgentCore:
             return
         slots, sent_at = self._claims.pop(event.serial)
         self._draining = event.reply.draining
-        for number, grant in enumerate(event.reply.grants):
-            self.desk.accept(grant, _OVERGRANTED if number >= slots else None)
-            if self._stopping:
-                self.desk.order(grant.attempt, EndReason.NODE_GOING_AWAY)
-        if event.reply.grants:
-            if self.desk.unstarted == 0:
-                self._claim_delays.worked()
-        elif self._out.now - sent_at < 0.5 * self._claim_wait_s:  # nothing to wait for there
+        self._accept(event.reply.grants, slots)
+        if (
+            not event.reply.grants and self._out.now - sent_at < 0.5 * self._claim_wait_s
+        ):  # nothing to wait for there
             self._claim_at = self._out.now + self._claim_delays.failed()
 
     # --- failures
@@ -301,6 +372,8 @@ class AgentCore:
             self._beat_failed(event)
         elif claimed is not None:
             self._claim_failed(event)
+        elif event.serial in self._steps:
+            self._step_failed(self._steps.pop(event.serial), event)
         else:
             self.desk.answered(event)
 
@@ -317,6 +390,16 @@ class AgentCore:
             self._disconnect()
         elif not self._refused(event):
             self._claim_at = self._out.now + max(event.retry_after_s, self._claim_delays.failed())
+
+    def _step_failed(self, step: StepUnderWay, event: Failed) -> None:
+        if event.failure is Failure.STALE:
+            self._lose_lease(f"the coordinator no longer knows this incarnation ({event.detail})")
+            return
+        self._release(step, event.failure, event.detail, event.retry_after_s)
+        if step.slots and event.failure is Failure.UNREACHABLE:
+            self._disconnect()
+        else:
+            self._refused(event)
 
     def _refused(self, event: Failed) -> bool:
         if event.failure is not Failure.NOT_ALLOWED:

@@ -16,6 +16,7 @@ from gamekeeper.agent.endings import Ending, judge
 from gamekeeper.agent.held import FileState, Held, HeldFile, Phase
 from gamekeeper.agent.messages import (
     Command,
+    Ended,
     Failed,
     Failure,
     FetchInputs,
@@ -29,7 +30,6 @@ from gamekeeper.agent.messages import (
     ProcessStarted,
     Progressed,
     RestoredAttempt,
-    SendFinish,
     SendStarted,
     SetDeadline,
     Ship,
@@ -55,21 +55,32 @@ Answer = InputsReady | StartedAnswered | FinishAnswered | Shipped | Failed
 
 @dataclass(slots=True)
 class Outbox:
-    """What one turn of the core puts out: commands, serials for their answers, and when to look again."""
+    """What one turn of the core puts out: commands, serials for their answers, and when to look again.
+
+    `ends` are the ended attempts that are to be reported in this turn.
+    """
 
     now: float = 0.0
     commands: list[Command] = field(default_factory=list)
+    ends: list[Ended] = field(default_factory=list)
     wake_at: float = float("inf")
     _serials: int = 0
+
+    def turn(self, now: float) -> None:
+        """Begin a turn with nothing put out."""
+        self.now, self.commands, self.ends, self.wake_at = now, [], [], float("inf")
 
     def serial(self) -> int:
         """A number no earlier command had."""
         self._serials += 1
         return self._serials
 
-    def put(self, command: Command) -> None:
-        """Add a command."""
-        self.commands.append(command)
+    def put(self, command: Command | Ended) -> None:
+        """Add a command, or an end to report."""
+        if isinstance(command, Ended):
+            self.ends.append(command)
+        else:
+            self.commands.append(command)
 
     def due(self, at: float) -> bool:
         """Whether `at` has come; if not, the core is woken then."""
@@ -94,6 +105,14 @@ class _Awaited:
     call: _Call
     attempt: int
     file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StepUnderWay:
+    """What a step asked for: `slots` jobs, and for each attempt it reports the serial that the desk awaits."""
+
+    slots: int
+    serials: dict[int, int]
 
 
 class Desk:
@@ -318,7 +337,7 @@ class Desk:
                 self._ship(held, file)
         if held.phase is Phase.ENDED and held.all_settled and held.awaiting is None:
             finish = held.finish()
-            self._call(held, _Call.FINISH, partial(SendFinish, attempt=held.id, message=finish))
+            self._call(held, _Call.FINISH, partial(Ended, attempt=held.id, message=finish))
 
     def _ship(self, held: Held, file: HeldFile) -> None:
         if file.state is FileState.WAITING and self._out.due(file.not_before):
@@ -326,7 +345,7 @@ class Desk:
             if self._call(held, _Call.SHIP, make, file.sealed.name):
                 file.state = FileState.SHIPPING
 
-    def _call(self, held: Held, call: _Call, make: Callable[[int], Command], file: str = "") -> bool:
+    def _call(self, held: Held, call: _Call, make: Callable[[int], Command | Ended], file: str = "") -> bool:
         if not self._may_call(call):
             return False
         serial = self._out.serial()

@@ -26,6 +26,8 @@ from gamekeeper.protocol import (
     Grant,
     Observed,
     Started,
+    Step,
+    Stepped,
 )
 
 
@@ -127,6 +129,15 @@ class FinishAnswered:
 
 
 @dataclass(frozen=True, slots=True)
+class StepAnswered:
+    """The coordinator booked what ended, renewed the lease and granted what it had. `sent_at` as for a beat."""
+
+    serial: int
+    sent_at: float
+    reply: Stepped
+
+
+@dataclass(frozen=True, slots=True)
 class InputsReady:
     """All inputs of an attempt lie verified in its folder."""
 
@@ -216,9 +227,9 @@ class Tick:
 
 
 Event = (
-    Restored | Measured | ConnectAnswered | BeatAnswered | ClaimAnswered | StartedAnswered | FinishAnswered
-    | InputsReady | Shipped | Failed | ProcessStarted | StartFailed | ProcessEnded | FileSealed | FileUnusable
-    | Progressed | ShutdownOrdered | Tick
+    Restored | Measured | ConnectAnswered | BeatAnswered | ClaimAnswered | StepAnswered | StartedAnswered
+    | FinishAnswered | InputsReady | Shipped | Failed | ProcessStarted | StartFailed | ProcessEnded | FileSealed
+    | FileUnusable | Progressed | ShutdownOrdered | Tick
 )  # fmt: skip
 
 
@@ -259,8 +270,16 @@ class SendStarted:
 
 
 @dataclass(frozen=True, slots=True)
-class SendFinish:
-    """Report the end of the attempt."""
+class SendStep:
+    """Report ends of attempts, renew the lease and ask for jobs, all in one."""
+
+    serial: int
+    message: Step
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The end of an attempt, to be reported: the core puts all that are due at one time into one step."""
 
     serial: int
     attempt: int
@@ -334,6 +353,6 @@ class Note:
 
 
 Command = (
-    SendConnect | SendBeat | SendClaim | SendStarted | SendFinish | Ship | FetchInputs | StartProcess
+    SendConnect | SendBeat | SendClaim | SendStep | SendStarted | Ship | FetchInputs | StartProcess
     | SetDeadline | StopProcess | Forget | Leave | Note
 )  # fmt: skip

@@ -179,7 +179,7 @@ class Runner:
 
     def _carry_out(self, tasks: TaskGroup, command: m.Command) -> None:
         match command:
-            case m.SendConnect() | m.SendBeat() | m.SendClaim() | m.SendStarted() | m.SendFinish():
+            case m.SendConnect() | m.SendBeat() | m.SendClaim() | m.SendStarted() | m.SendStep():
                 tasks.start_soon(self._answering, command.serial, partial(self._send, command))
             case m.FetchInputs():
                 step = partial(self._fetch, command)
@@ -222,7 +222,7 @@ class Runner:
 
     async def _send(
         self,
-        command: m.SendConnect | m.SendBeat | m.SendClaim | m.SendStarted | m.SendFinish,
+        command: m.SendConnect | m.SendBeat | m.SendClaim | m.SendStarted | m.SendStep,
     ) -> m.Event:
         sent_at = self._boot()
         match command:
@@ -240,10 +240,11 @@ class Runner:
             case m.SendStarted():
                 await self._coordinator.started(command.attempt, command.message)
                 return m.StartedAnswered(command.serial)
-            case m.SendFinish():
-                done = await self._coordinator.finish(command.attempt, command.message)
-                _log.info("finished", attempt=command.attempt, state=done.state, reason=done.reason)
-                return m.FinishAnswered(command.serial)
+            case m.SendStep():
+                answer = await self._coordinator.step(command.message)
+                for done in answer.finished:
+                    _log.info("finished", attempt=done.attempt, state=done.state, reason=done.reason)
+                return m.StepAnswered(command.serial, sent_at, answer)
 
     async def _fetch(self, command: m.FetchInputs) -> m.Event:
         grant = command.grant

@@ -28,6 +28,8 @@ from gamekeeper.protocol import (
     SealArtifact,
     Sealed,
     Started,
+    Step,
+    Stepped,
     UploadState,
 )
 
@@ -51,6 +53,8 @@ class Coordinator(Protocol):
     async def claim(self, message: Claim) -> Claimed: ...
 
     async def beat(self, message: Beat, within_s: float) -> BeatReply: ...
+
+    async def step(self, message: Step) -> Stepped: ...
 
     async def started(self, attempt: int, message: Started) -> None: ...
 
@@ -94,6 +98,10 @@ class CoordinatorHttp:
     async def beat(self, message: Beat, within_s: float) -> BeatReply:
         """Renew the lease."""
         return await self._post("/v1/agent/beat", message, BeatReply, within_s)
+
+    async def step(self, message: Step) -> Stepped:
+        """Report ends, renew the lease and ask for jobs."""
+        return await self._post("/v1/agent/step", message, Stepped, message.wait_s + _CHUNK_S)
 
     async def started(self, attempt: int, message: Started) -> None:
         """Tell which process runs for the attempt."""

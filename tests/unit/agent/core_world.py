@@ -10,11 +10,20 @@ from gamekeeper.agent.core import AgentCore
 from gamekeeper.agent.endings import Exit
 from gamekeeper.core.artifacts import ArtifactKind
 from gamekeeper.core.jobs import EndReason, ProcessIdentity
-from gamekeeper.protocol import BeatReply, Claimed, Connected, Grant, Observed
+from gamekeeper.protocol import (
+    BeatReply,
+    Claimed,
+    Connected,
+    FinishedOne,
+    FinishOne,
+    Grant,
+    Observed,
+    Stepped,
+)
 
 LEASE_S = 20.0
 Call = (
-    m.SendConnect | m.SendBeat | m.SendClaim | m.SendStarted | m.SendFinish | m.Ship | m.FetchInputs
+    m.SendConnect | m.SendBeat | m.SendClaim | m.SendStarted | m.SendStep | m.Ship | m.FetchInputs
 )  # fmt: skip
 
 
@@ -58,7 +67,7 @@ class World:
     told_to_stop: set[int] = field(default_factory=set)
     forgotten: set[int] = field(default_factory=set)
     void: set[int] = field(default_factory=set)
-    finishes: dict[int, list[m.SendFinish]] = field(default_factory=dict)
+    finishes: dict[int, list[FinishOne]] = field(default_factory=dict)
     booked: dict[int, int] = field(default_factory=dict)
     deadlines: dict[int, float] = field(default_factory=dict)
     leased: bool = False
@@ -140,20 +149,28 @@ class World:
         if isinstance(command, m.SendBeat | m.SendClaim):
             assert command.message.incarnation == self.incarnation
             return
-        attempt = command.grant.attempt if isinstance(command, m.FetchInputs) else command.attempt
+        if isinstance(command, m.SendStep):
+            assert command.message.incarnation == self.incarnation
+            assert command.message.finished, "a step that reports nothing"
+            for ended in command.message.finished:
+                self._check_named(ended.attempt)
+                assert ended.attempt not in self.running | self.starting, "reported while it runs"
+                former = self.finishes.setdefault(ended.attempt, [])
+                if former:
+                    assert former[0] == ended, "a repeated report differs"
+                former.append(ended)
+            return
+        self._check_named(command.grant.attempt if isinstance(command, m.FetchInputs) else command.attempt)
+
+    def _check_named(self, attempt: int) -> None:
         assert attempt not in self.void, "spoke of an attempt it had lost"
         assert attempt not in self.forgotten
-        if isinstance(command, m.SendFinish):
-            assert attempt not in self.running | self.starting, "reported while it runs"
-            former = self.finishes.setdefault(attempt, [])
-            if former:
-                assert former[0].message == command.message, "a repeated report differs"
-            former.append(command)
 
     def check_state(self) -> None:
         if self.left:
             return
-        asked = [call.message.slots for call, _ in self.calls.values() if isinstance(call, m.SendClaim)]
+        asking = m.SendClaim | m.SendStep
+        asked = [call.message.slots for call, _ in self.calls.values() if isinstance(call, asking)]
         assert self.core.asked <= sum(asked)
         occupied = self.core.desk.occupied
         assert len(self.starting | self.running) <= occupied
@@ -205,9 +222,8 @@ class World:
             event = m.ClaimAnswered(serial, Claimed(grants=fresh, draining=drain))
         elif isinstance(call, m.SendStarted):
             event = m.StartedAnswered(serial)
-        elif isinstance(call, m.SendFinish):
-            self.booked[call.attempt] = self.booked.get(call.attempt, 0) + 1
-            event = m.FinishAnswered(serial)
+        elif isinstance(call, m.SendStep):
+            event = self._step(serial, call, sent_at, grants, stop, drain)
         elif isinstance(call, m.Ship):
             event = m.Shipped(serial, "", "")
         else:
@@ -215,12 +231,44 @@ class World:
         self.answered.append(event)
         self.send(event)
 
+    def _step(
+        self, serial: int, call: m.SendStep, sent_at: float, grants: int, stop: tuple[int, ...], drain: bool
+    ) -> m.StepAnswered:
+        """Book the ends, renew the lease, grant."""
+        done = []
+        for ended in call.message.finished:
+            self.booked[ended.attempt] = self.booked.get(ended.attempt, 0) + 1
+            done.append(
+                FinishedOne(attempt=ended.attempt, result="applied", state="succeeded", reason="", detail="")
+            )
+        fresh = [grant(self.next_attempt + number) for number in range(min(grants, call.message.slots))]
+        self.next_attempt += len(fresh)
+        if serial in self.core._steps:
+            self.granted |= {item.attempt: item for item in fresh}
+            self.lease_until = max(self.lease_until, sent_at + LEASE_S)
+        reply = Stepped(
+            expires_in_s=LEASE_S,
+            stop=list(stop),
+            draining=drain,
+            settings_hash="",
+            finished=done,
+            grants=fresh,
+        )
+        return m.StepAnswered(serial, sent_at, reply)
+
     def fail(self, serial: int, failure: m.Failure) -> None:
         """Let a call fail."""
         call, _ = self.calls.pop(serial)
         stale = failure is m.Failure.STALE
-        if isinstance(call, m.SendBeat | m.SendClaim):
-            awaited = serial == self.core._beating or serial in self.core._claims
+        if isinstance(call, m.SendBeat | m.SendClaim | m.SendStep):
+            core = self.core
+            awaited = serial == core._beating or serial in core._claims or serial in core._steps
+            if (
+                isinstance(call, m.SendStep)
+                and failure in (m.Failure.REJECTED, m.Failure.NOT_ALLOWED)
+                and awaited
+            ):
+                self.void |= {ended.attempt for ended in call.message.finished}
             if stale and awaited:
                 self.lose_all()
                 self.lease_until = self.now

@@ -24,11 +24,14 @@ from gamekeeper.protocol import (
     Enrolled,
     Finish,
     Finished,
+    FinishedOne,
     Grant,
     InputFile,
     SealArtifact,
     Sealed,
     Started,
+    Step,
+    Stepped,
     UploadState,
 )
 
@@ -251,6 +254,30 @@ class FakeCoordinator:
         self.changed.set()
         self.swallowed("finish")
         return Finished(result="applied", state="succeeded", reason=message.reason, detail="")
+
+    def step(self, message: Step) -> Stepped:
+        """All of it under one lock, as one commit."""
+        self.check_lease(message.incarnation)
+        done = []
+        for ended in message.finished:
+            finish = Finish(**{name: getattr(ended, name) for name in Finish.model_fields})
+            try:
+                found = self.finish(ended.attempt, finish)
+            except (StaleToken, NotFound) as error:
+                found = Finished(result="already", state="", reason="", detail=error.message)
+                done.append(FinishedOne(attempt=ended.attempt, stale=True, **dict(found)))
+            else:
+                done.append(FinishedOne(attempt=ended.attempt, **dict(found)))
+        beat = self.beat(
+            Beat(incarnation=message.incarnation, attempts=message.attempts, observed=message.observed)
+        )
+        claimed = None
+        if message.slots:
+            claimed = self.claim(Claim(incarnation=message.incarnation, slots=message.slots, wait_s=0))
+        return Stepped(
+            expires_in_s=beat.expires_in_s, stop=beat.stop, draining=beat.draining, settings_hash="s",
+            finished=done, grants=claimed.grants if claimed else [],
+        )  # fmt: skip
 
     def blob(self, digest: str) -> bytes:
         self.note("download")

@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 
 from gamekeeper.core.clock import boot_seconds
 from gamekeeper.core.errors import GamekeeperError
-from gamekeeper.protocol import Beat, Claim, Connect, Enrol, Finish, Message, SealArtifact, Started
+from gamekeeper.protocol import Beat, Claim, Connect, Enrol, Finish, Message, SealArtifact, Started, Step
 from tests.unit.agent.fake_coordinator import FakeCoordinator, status_of
 from tests.waiting import until
 
@@ -75,6 +75,12 @@ def _add_agent_routes(app: FastAPI, fake: FakeCoordinator, checked: Checked) -> 
         data = await checked(request)
         with fake.lock:
             return _answer(fake.beat(Beat.model_validate_json(data)))
+
+    @app.post("/v1/agent/step")
+    async def _step(request: Request) -> Response:
+        data = await checked(request)
+        with fake.lock:
+            return _answer(fake.step(Step.model_validate_json(data)))
 
 
 def _add_attempt_routes(app: FastAPI, fake: FakeCoordinator, checked: Checked) -> None:

@@ -32,7 +32,10 @@ _OUTCOME = sql(
     "UPDATE decision_actions SET outcome = :outcome, detail = :detail"
     " WHERE decision_id = :decision_id AND ordinal = :ordinal"
 )
-_CURRENT = sql("SELECT * FROM current_verdicts WHERE policy = :policy AND subject = :subject")
+_CURRENT = sql(
+    "SELECT subject, reason, acted, band, sentence FROM current_verdicts"
+    " WHERE policy = :policy AND subject IN LIST(:subjects)"
+)
 _SET_CURRENT = sql(
     "INSERT INTO current_verdicts (policy, subject, decision_id, band, reason, sentence, acted, evidence, at)"
     " VALUES (:policy, :subject, :decision_id, :band, :reason, :sentence, :acted, :evidence, :at)"
@@ -108,9 +111,10 @@ class StoredDecision:
 
 def is_news(r: Reading, decision: Decision) -> bool:
     """Whether `record` would store anything but fresh words; a caller may skip the write when not."""
-    return bool(decision.actions) or any(
-        _is_news(r, decision.policy, verdict) for verdict in decision.verdicts
-    )
+    if decision.actions:
+        return True
+    said = _said(r, decision)
+    return any(_is_news(said, verdict) for verdict in decision.verdicts)
 
 
 def record(w: Writing, decision: Decision, epoch: int, *, keep: int = KEPT) -> int | None:
@@ -120,7 +124,8 @@ def record(w: Writing, decision: Decision, epoch: int, *, keep: int = KEPT) -> i
     beyond `keep` go, a few at a time, but for those a promotion or rejection rests on.
     """
     policy = decision.policy
-    news = [verdict for verdict in decision.verdicts if verdict.acted or _is_news(w, policy, verdict)]
+    said = _said(w, decision)
+    news = [verdict for verdict in decision.verdicts if verdict.acted or _is_news(said, verdict)]
     decision_id = None
     if decision.actions or news:
         decision_id = w.number(_ADD, policy=policy, decided_at=decision.decided_at, epoch=epoch, pinned=0)
@@ -131,7 +136,15 @@ def record(w: Writing, decision: Decision, epoch: int, *, keep: int = KEPT) -> i
         w.run_many(_SET_CURRENT, bands)
         _prune(w, policy, w.number(_COUNT, policy=policy), keep)
     told = {id(verdict) for verdict in news}
-    _reword(w, decision, [verdict for verdict in decision.verdicts if id(verdict) not in told])
+    _reword(
+        w,
+        decision,
+        [
+            verdict
+            for verdict in decision.verdicts
+            if id(verdict) not in told and said[verdict.subject]["sentence"] != sentence(verdict.sentence)
+        ],
+    )
     return decision_id
 
 
@@ -222,8 +235,16 @@ def _finite(value: Scalar) -> Scalar:
     return value
 
 
-def _is_news(r: Reading, policy: str, verdict: Verdict) -> bool:
-    row = r.first(_CURRENT, policy=policy, subject=verdict.subject)
+def _said(r: Reading, decision: Decision) -> dict[str, Row]:
+    """What the policy said last of each subject of `decision`, in one query however many there are."""
+    subjects = [verdict.subject for verdict in decision.verdicts]
+    if not subjects:
+        return {}
+    return {row["subject"]: row for row in r.rows(_CURRENT, policy=decision.policy, subjects=subjects)}
+
+
+def _is_news(said: Mapping[str, Row], verdict: Verdict) -> bool:
+    row = said.get(verdict.subject)
     if row is None:
         return True
     return (row["reason"], row["acted"], row["band"]) != (verdict.reason, int(verdict.acted), band(verdict))

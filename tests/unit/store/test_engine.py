@@ -65,7 +65,7 @@ def test_an_error_undoes_all_of_its_write_and_reaches_its_caller(rig: Rig) -> No
 def test_the_database_checks_states_itself(rig: Rig) -> None:
     """Breaks if a state outside the vocabulary can be stored."""
     rig.job()
-    with pytest.raises(VIOLATED, match="known_state|ended_when_final"):
+    with pytest.raises(VIOLATED, match=r"known_state|ended_when_final"):
         rig.store.write(lambda w: w.run(_BREAK))
 
 

@@ -115,7 +115,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.rig.check()
-        self.rig.store.close()
+        self.rig.close()
         self.folder.cleanup()
 
     def now(self) -> float:
@@ -364,9 +364,15 @@ class InlineQueue(QueueMachine):
 
 
 class FileQueue(QueueMachine):
-    """On the engine of the product."""
+    """On the engine of one machine."""
 
     engine = "file"
+
+
+class PostgresQueue(QueueMachine):
+    """On the engine of a fleet."""
+
+    engine = "postgres"
 
 
 TestInlineQueue = InlineQueue.TestCase
@@ -374,4 +380,9 @@ TestInlineQueue.settings = settings(max_examples=150, stateful_step_count=40, de
 TestFileQueue = FileQueue.TestCase
 TestFileQueue.settings = settings(
     max_examples=25, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+
+TestPostgresQueue = PostgresQueue.TestCase
+TestPostgresQueue.settings = settings(
+    max_examples=12, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

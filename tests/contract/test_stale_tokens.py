@@ -103,8 +103,10 @@ WRITES: dict[str, Callable[[Writing, Stale], object]] = {
 @pytest.fixture(params=ENGINES)
 def stale(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stale]:
     rig = open_rig(request.param, tmp_path)
-    with rig.store:
+    try:
         yield Stale.build(rig)
+    finally:
+        rig.close()
 
 
 @pytest.mark.parametrize("name", WRITES)

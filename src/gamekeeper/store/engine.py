@@ -1,14 +1,14 @@
 """The store: `read` and `write` take a function and run it on a snapshot or in the one write transaction.
 
-`Store.open(path, clock)` is SQLite in a file: one writer thread with group commit, readers on connections of their own.
-`Store.inline(clock)` has the same meaning in the calling thread and in memory, without any thread: for simulations.
+`Store.open(place, clock)` is SQLite in a file, or PostgreSQL: one writer thread with group commit, readers on
+connections of their own. `Store.inline(clock)` has the same meaning in the calling thread and in memory, without any
+thread: for simulations.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-import sqlite3
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -16,35 +16,57 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 from sqlalchemy.exc import DBAPIError
 
 from gamekeeper.core.clock import Clock, unseeded
 from gamekeeper.core.errors import Refused
-from gamekeeper.store.migration import check_ours, load_fresh, migrate
-from gamekeeper.store.session import Reading, Writing
+from gamekeeper.store.migration import check_ours, load_fresh, migrate, migrate_server
+from gamekeeper.store.places import is_server
+from gamekeeper.store.session import Link, Reading, Writing, in_words
 from gamekeeper.store.sqlite import SqliteLink, check_folder
-from gamekeeper.store.writer import Committer, Request, Writer, closed, in_words
+from gamekeeper.store.writer import Committer, Request, Writer, closed
+
+if TYPE_CHECKING:
+    from gamekeeper.store.postgres import StoreTime
 
 T = TypeVar("T")
 
 READERS_KEPT = 4
+IDLE_S = 5.0
+
+
+class OpenLink(Link, Protocol):
+    """A connection that can be ended, and says whether it is of use for another transaction."""
+
+    @property
+    def usable(self) -> bool: ...
+
+    def close(self) -> None: ...
 
 
 class Store(ABC):
     """Where the state is kept. Close it, or use it in a `with` block."""
 
     @staticmethod
-    def open(path: str | Path, clock: Clock, rng: random.Random | None = None) -> Store:
-        """Open the store in the file `path`, making it if there is none; ":memory:" is `inline`.
+    def open(
+        place: str | Path, clock: Clock, rng: random.Random | None = None, *, idle_s: float = IDLE_S
+    ) -> Store:
+        """Open the store at `place`: a file, made if there is none; "postgresql://…"; ":memory:" is `inline`.
+
+        On PostgreSQL all times are those of the database's clock, and a transaction in which this process falls silent
+        for `idle_s` seconds is undone by the server, so that a paused process holds nothing up for longer.
 
         Raises `Refused` for another program's or a later version's database, `Corrupt` for a damaged one, `UsageError`
-        when the file cannot be opened, `Busy` when another process holds it.
+        when it cannot be opened, `Busy` when another process holds it or the server does not answer, `NotAllowed` when
+        the server lets us not in.
         """
-        if str(path) == ":memory:":
+        if str(place) == ":memory:":
             return Store.inline(clock, rng)
-        return FileStore(Path(path), clock, rng)
+        if isinstance(place, str) and is_server(place):
+            return PostgresStore(place, clock, rng, idle_s=idle_s)
+        return FileStore(Path(place), clock, rng)
 
     @staticmethod
     def inline(clock: Clock, rng: random.Random | None = None) -> Store:
@@ -71,6 +93,13 @@ class Store(ABC):
     async def awrite(self, function: Callable[[Writing], T]) -> T:
         """`write` without blocking the event loop. A caller cancelled before its turn has written nothing."""
 
+    def listen(self, hear: Callable[[], None]) -> None:  # noqa: B027 - nothing to hear is an answer
+        """Call `hear` (in a thread of the store's) when another process has committed work, or room for it.
+
+        A hint and no more: some may be lost, as on PostgreSQL while the connection is, and an SQLite file has no other
+        process to hear of.
+        """
+
     @abstractmethod
     def close(self) -> None:
         """Serve what waits and close all connections. May be called again."""
@@ -84,21 +113,23 @@ class Store(ABC):
         self.close()
 
 
-class FileStore(Store):
-    """SQLite in a file, write-ahead log, every commit flushed."""
+class ServedStore(Store):
+    """One writer thread, and readers on connections of their own."""
 
-    def __init__(self, path: Path, clock: Clock, rng: random.Random | None) -> None:
-        check_folder(path)
-        self._path = str(path)
+    def __init__(self, link: OpenLink, clock: Clock, rng: random.Random | None) -> None:
+        self._path = link.path
         self._clock = clock
-        self._idle: list[SqliteLink] = []
+        self._idle: list[OpenLink] = []
         self._gate = threading.Lock()
         self._closed = False
-        with _words(self._path):
-            self._link = _open_writer(self._path)
-        self._committer = Committer(self._link, clock, rng or unseeded())
+        self._open_link = link
+        self._committer = Committer(link, clock, rng or unseeded())
         self._writer = Writer(self._committer)
         self._pool = ThreadPoolExecutor(READERS_KEPT, thread_name_prefix="store-reader")
+
+    @abstractmethod
+    def _reading_link(self) -> OpenLink:
+        """A further connection, for reading."""
 
     @property
     def commits(self) -> int:
@@ -110,12 +141,12 @@ class FileStore(Store):
         return self._writer.waiting()
 
     def read(self, function: Callable[[Reading], T]) -> T:
-        with _words(self._path), self._reader() as link:
-            link.raw.execute("BEGIN")
+        with self._reader() as link, _words(link):
+            now = link.begin_reading()
             try:
-                return function(Reading(link, self._clock.now()))
+                return function(Reading(link, self._clock.now() if now is None else now))
             finally:
-                link.raw.execute("ROLLBACK")
+                link.rollback()
 
     def write(self, function: Callable[[Writing], T]) -> T:
         return self._submit(function).result()
@@ -134,7 +165,7 @@ class FileStore(Store):
         with self._gate:
             while self._idle:
                 self._idle.pop().close()
-        self._link.close()
+        self._open_link.close()
 
     def _submit(self, function: Callable[[Writing], T]) -> Future[T]:
         if self._writer.is_current_thread():
@@ -142,24 +173,79 @@ class FileStore(Store):
         return self._writer.submit(function)
 
     @contextmanager
-    def _reader(self) -> Iterator[SqliteLink]:
+    def _reader(self) -> Iterator[OpenLink]:
         with self._gate:
             if self._closed:
                 raise closed(self._path)
             link = self._idle.pop() if self._idle else None
         if link is None:
-            link = SqliteLink(self._path, read_only=True)
-            link.prepare()
-        kept = False
+            link = self._reading_link()
         try:
             yield link
+        finally:
             with self._gate:
-                kept = not self._closed and len(self._idle) < READERS_KEPT
+                kept = link.usable and not self._closed and len(self._idle) < READERS_KEPT
                 if kept:
                     self._idle.append(link)
-        finally:
             if not kept:
                 link.close()
+
+
+class FileStore(ServedStore):
+    """SQLite in a file, write-ahead log, every commit flushed."""
+
+    def __init__(self, path: Path, clock: Clock, rng: random.Random | None) -> None:
+        check_folder(path)
+        self._link = _open_writer(str(path))
+        super().__init__(self._link, clock, rng)
+
+    def _reading_link(self) -> SqliteLink:
+        link = SqliteLink(self._path, read_only=True)
+        with _words(link):
+            link.prepare()
+        return link
+
+
+class PostgresStore(ServedStore):
+    """PostgreSQL. The server flushes every commit; a lost connection is made again when it is next needed."""
+
+    def __init__(
+        self,
+        url: str,
+        clock: Clock,
+        rng: random.Random | None = None,
+        *,
+        idle_s: float = IDLE_S,
+        time: StoreTime | None = None,
+    ) -> None:
+        from gamekeeper.store.postgres import HintListener, PostgresLink, Server
+
+        self._server = Server.named(url, clock, idle_s=idle_s, time=time)
+        self._listener: HintListener | None = None
+        self._make_listener = HintListener
+        self._link = PostgresLink(self._server)
+        ready = False
+        try:
+            with _words(self._link):
+                migrate_server(self._link)
+            ready = True
+        finally:
+            if not ready:
+                self._link.close()
+        super().__init__(self._link, clock, rng)
+
+    def listen(self, hear: Callable[[], None]) -> None:
+        self._listener = self._make_listener(self._server, lambda: self._link.backend, hear)
+
+    def close(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+        super().close()
+
+    def _reading_link(self) -> OpenLink:
+        from gamekeeper.store.postgres import PostgresLink
+
+        return PostgresLink(self._server, read_only=True)
 
 
 class InlineStore(Store):
@@ -176,7 +262,7 @@ class InlineStore(Store):
         self._committer = Committer(self._link, clock, rng or random.Random(0))
 
     def read(self, function: Callable[[Reading], T]) -> T:
-        with self._turn(), _words(":memory:"):
+        with self._turn(), _words(self._link):
             self._link.raw.execute("PRAGMA query_only = ON")
             try:
                 return function(Reading(self._link, self._clock.now()))
@@ -219,12 +305,12 @@ class InlineStore(Store):
 
 
 @contextmanager
-def _words(path: str) -> Iterator[None]:
+def _words(link: Link) -> Iterator[None]:
     """Raise the driver's errors as the store's."""
     try:
         yield
-    except (sqlite3.Error, DBAPIError) as error:
-        meaning = in_words(error, path)
+    except (DBAPIError, link.errors) as error:
+        meaning = in_words(error, link)
         if meaning is error:
             raise
         raise meaning from error
@@ -234,15 +320,16 @@ def _open_writer(path: str) -> SqliteLink:
     link = SqliteLink(path)
     ready = False
     try:
-        check_ours(link)
-        mode = link.raw.execute("PRAGMA journal_mode = WAL").fetchone()[0]
-        if mode != "wal":
-            raise Refused(
-                f"the file system of {path} cannot hold a write-ahead log (got {mode!r})",
-                remedy="put the data folder on a local disk",
-            )
-        link.prepare()
-        migrate(link)
+        with _words(link):
+            check_ours(link)
+            mode = link.raw.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+            if mode != "wal":
+                raise Refused(
+                    f"the file system of {path} cannot hold a write-ahead log (got {mode!r})",
+                    remedy="put the data folder on a local disk",
+                )
+            link.prepare()
+            migrate(link)
         ready = True
         return link
     finally:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gamekeeper.core.errors import Corrupt, Refused
+from gamekeeper.store.session import Link
 from gamekeeper.store.sqlite import APPLICATION_ID, SqliteLink
 
 if TYPE_CHECKING:
@@ -53,20 +54,84 @@ def check_ours(link: SqliteLink) -> None:
     _version(link)
 
 
+def migrate_server(link: Link) -> None:
+    """Bring the PostgreSQL database behind `link` to `HEAD`, in one transaction that shuts others out meanwhile.
+
+    Raises `Refused` for a database of another program, for one that a later version wrote, and for one that cannot
+    hold all text; `Busy` when two processes make it at the very same time.
+    """
+    link.begin()
+    done = False
+    try:
+        if _server_version(link) != HEAD:
+            _make_ours(link)
+            # Whoever waited for the lock finds the work done.
+            if _server_version(link) != HEAD:
+                _upgrade(link)
+        link.commit()
+        done = True
+    finally:
+        if not done:
+            link.rollback()
+
+
+_MARK = "Gamekeeper's schema"
+
+
+def _make_ours(link: Link) -> None:
+    encoding = str(link.rows("SHOW server_encoding", ())[0][0])
+    if encoding != "UTF8":
+        raise Refused(
+            f"the store {link.path} is in {encoding}, not in UTF8",
+            remedy="create the database with --encoding UTF8",
+        )
+    # Made by hand, as Alembic would: its table is the lock, so it must be there before Alembic looks.
+    link.execute(
+        "CREATE TABLE IF NOT EXISTS alembic_version (version_num VARCHAR(32) NOT NULL,"
+        " CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"
+    )
+    link.execute("LOCK TABLE alembic_version IN ACCESS EXCLUSIVE MODE")
+    link.execute(f"COMMENT ON TABLE alembic_version IS '{_MARK.replace(chr(39), chr(39) * 2)}'")
+
+
+def _server_version(link: Link) -> str | None:
+    """The schema's version; `None` for an empty database."""
+    tables = {
+        str(row[0])
+        for row in link.rows("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()", ())
+    }
+    if not tables:
+        return None
+    marked = "alembic_version" in tables and (
+        link.rows("SELECT obj_description('alembic_version'::regclass, 'pg_class')", ())[0][0] == _MARK
+    )
+    if not marked:
+        raise _foreign(link)
+    found = link.rows("SELECT version_num FROM alembic_version", ())
+    return _checked(link, str(found[0][0])) if found else None
+
+
 def _version(link: SqliteLink) -> str | None:
     """The schema's version; `None` for an empty database."""
     owner = int(link.raw.execute("PRAGMA application_id").fetchone()[0])
     tables = {row[0] for row in link.raw.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if owner != APPLICATION_ID:
         if owner or tables:
-            raise Refused(
-                f"{link.path} is a database of another program",
-                remedy="move it away, or choose another data folder",
-            )
+            raise _foreign(link)
         return None
     found = link.raw.execute("SELECT version_num FROM alembic_version").fetchone()
-    version = None if found is None else str(found[0])
-    if version is not None and version not in _known():
+    return None if found is None else _checked(link, str(found[0]))
+
+
+def _foreign(link: Link) -> Refused:
+    return Refused(
+        f"{link.path} is a database of another program",
+        remedy="move it away, or choose another data folder or database",
+    )
+
+
+def _checked(link: Link, version: str) -> str:
+    if version not in _known():
         raise Refused(
             f"the store {link.path} is of a later version of Gamekeeper (schema {version}, this one knows {HEAD})",
             remedy="install that version or a later one",
@@ -79,7 +144,7 @@ def _known() -> frozenset[str]:
     return frozenset(path.name.split("_", 1)[0] for path in (FOLDER / "versions").glob("[0-9]*.py"))
 
 
-def _upgrade(link: SqliteLink) -> None:
+def _upgrade(link: Link, head: str = HEAD) -> None:
     # Alembic is slow to import, and a store that is up to date has no need of it.
     from alembic.config import Config
     from alembic.runtime.environment import EnvironmentContext
@@ -89,14 +154,14 @@ def _upgrade(link: SqliteLink) -> None:
     config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     script = ScriptDirectory.from_config(config)
-    with EnvironmentContext(config, script, fn=_steps(script)) as environment:
+    with EnvironmentContext(config, script, fn=_steps(script, head)) as environment:
         environment.configure(connection=link.conn)
         environment.run_migrations()
 
 
-def _steps(script: ScriptDirectory) -> Callable[[object, MigrationContext], object]:
+def _steps(script: ScriptDirectory, head: str) -> Callable[[object, MigrationContext], object]:
     def steps(revision: object, context: MigrationContext) -> object:
-        return script._upgrade_revs(HEAD, revision)  # type: ignore[arg-type]
+        return script._upgrade_revs(head, revision)  # type: ignore[arg-type]
 
     return steps
 

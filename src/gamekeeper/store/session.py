@@ -8,8 +8,18 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from sqlalchemy.engine import Connection, Dialect
+from sqlalchemy.exc import DBAPIError
 
-from gamekeeper.core.events import Event, encode
+from gamekeeper.core.errors import GamekeeperError
+from gamekeeper.core.events import (
+    AgentConnected,
+    AttemptEnded,
+    CoordinatorStarted,
+    Event,
+    JobEnded,
+    JobSubmitted,
+    encode,
+)
 from gamekeeper.store import schema
 from gamekeeper.store.encoding import to_json
 from gamekeeper.store.statements import Compiled, Statement, Value, adding, sql
@@ -29,6 +39,10 @@ class Link(Protocol):
         """What people know the database by; no secret is in it."""
 
     @property
+    def errors(self) -> type[Exception]:
+        """The root of its driver's errors."""
+
+    @property
     def dialect(self) -> Dialect:
         """The language it speaks: one of those in `statements`."""
 
@@ -39,6 +53,27 @@ class Link(Protocol):
     @property
     def in_transaction(self) -> bool:
         """Whether a transaction is open: some errors end it."""
+
+    def begin(self) -> float | None:
+        """Begin the write transaction: the time by the database's clock, `None` where the caller's clock counts."""
+
+    def begin_reading(self) -> float | None:
+        """Begin a snapshot that cannot write; answers as `begin`."""
+
+    def commit(self) -> None:
+        """Make the transaction durable."""
+
+    def rollback(self) -> None:
+        """Undo the transaction, if one is open."""
+
+    def hint(self) -> None:
+        """Let other processes look sooner, once this transaction is committed."""
+
+    def meaning(self, error: Exception) -> GamekeeperError | None:
+        """What an error of the driver means to a person; `None` when it is a fault of the program, or no driver's."""
+
+    def check_sound(self) -> None:
+        """Raise when the transaction can no longer be committed, because an error in it was passed over."""
 
     def execute(self, words: str) -> None:
         """Run SQL without parameters and results."""
@@ -52,6 +87,21 @@ class Link(Protocol):
     def run_many(self, compiled: Compiled, many: Sequence[Sequence[Value]]) -> int:
         """Run a change once for each row of values: how many rows it touched in all."""
 
+
+def in_words(error: BaseException, link: Link) -> BaseException:
+    """`error`, or what it means to a person when it came from the database driver."""
+    driver = error.orig if isinstance(error, DBAPIError) else error
+    meaning = link.meaning(driver) if isinstance(driver, Exception) else None
+    if meaning is None:
+        return error
+    meaning.__cause__ = error
+    return meaning
+
+
+# Events after which there is work to give out, or room for it.
+HINTING = frozenset(
+    kind.name for kind in (AgentConnected, AttemptEnded, CoordinatorStarted, JobEnded, JobSubmitted)
+)
 
 _TAKE = sql("UPDATE counters SET value = value + :n WHERE name = :name RETURNING value")
 _ADD_EVENT = adding(schema.events)
@@ -141,6 +191,8 @@ class Writing(Reading):
         if not self._emitted:
             return
         emitted, self._emitted = self._emitted, []
+        if any(event.name in HINTING for event in emitted):
+            self.hint()
         start = self.take("events", len(emitted)) - len(emitted) + 1
         self.run_rows(
             _ADD_EVENT,
@@ -160,6 +212,10 @@ class Writing(Reading):
             ],
         )
 
+    def hint(self) -> None:
+        """Let other processes on this store look sooner, once this is committed. Nothing depends on it."""
+        self._link.hint()
+
     @contextmanager
     def savepoint(self) -> Iterator[None]:
         """Undo everything done inside, events too, when an error leaves the block; the error goes on to the caller."""
@@ -171,6 +227,7 @@ class Writing(Reading):
         try:
             yield
             self.flush()
+            self._link.check_sound()
             done = True
         finally:
             self._depth -= 1

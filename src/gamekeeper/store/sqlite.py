@@ -51,12 +51,20 @@ class SqliteLink:
     """One connection. The store opens and ends every transaction itself: the driver begins none on its own."""
 
     dialect: Dialect = SQLITE
+    errors: type[Exception] = sqlite3.Error
 
     def __init__(self, path: str, *, read_only: bool = False) -> None:
         self.path = path
-        self.raw = sqlite3.connect(
-            path, isolation_level=None, check_same_thread=False, cached_statements=512, timeout=BUSY_MS / 1000
-        )
+        try:
+            self.raw = sqlite3.connect(
+                path,
+                isolation_level=None,
+                check_same_thread=False,
+                cached_statements=512,
+                timeout=BUSY_MS / 1000,
+            )
+        except sqlite3.Error as error:
+            raise translated(error, path) or error from error
         self.raw.row_factory = sqlite3.Row
         self._read_only = read_only
         self._engine: Engine | None = None
@@ -69,10 +77,39 @@ class SqliteLink:
         if self._read_only:
             self.raw.execute("PRAGMA query_only = ON")
 
+    usable = True
+
     @property
     def in_transaction(self) -> bool:
         """Whether a transaction is open: some errors end it."""
         return self.raw.in_transaction
+
+    def begin(self) -> None:
+        """Begin the write transaction: no other connection can write until its end."""
+        self.raw.execute("BEGIN IMMEDIATE")
+
+    def begin_reading(self) -> None:
+        """Begin a snapshot."""
+        self.raw.execute("BEGIN")
+
+    def commit(self) -> None:
+        """Make the transaction durable."""
+        self.raw.execute("COMMIT")
+
+    def rollback(self) -> None:
+        """Undo the transaction, if one is open."""
+        if self.raw.in_transaction:
+            self.raw.execute("ROLLBACK")
+
+    def hint(self) -> None:
+        """Nobody else has the file open."""
+
+    def meaning(self, error: Exception) -> GamekeeperError | None:
+        """What an error of the driver means to a person."""
+        return translated(error, self.path) if isinstance(error, sqlite3.Error) else None
+
+    def check_sound(self) -> None:
+        """An error undoes its own statement alone."""
 
     def execute(self, words: str) -> None:
         """Run SQL without parameters and results."""

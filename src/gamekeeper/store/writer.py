@@ -7,7 +7,6 @@ commit is on disk.
 from __future__ import annotations
 
 import random
-import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -16,12 +15,9 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any
 
-from sqlalchemy.exc import DBAPIError
-
 from gamekeeper.core.clock import Clock
 from gamekeeper.core.errors import GamekeeperError, Refused
-from gamekeeper.store.session import Writing
-from gamekeeper.store.sqlite import SqliteLink, translated
+from gamekeeper.store.session import Link, Writing, in_words
 
 BATCH_MAX = 512
 
@@ -30,7 +26,7 @@ BATCH_MAX = 512
 class Outcome:
     """Runs a block and keeps the error that ends it, for the caller in another thread to whom it belongs."""
 
-    path: str
+    link: Link
     error: BaseException | None = None
 
     def __enter__(self) -> Outcome:
@@ -39,18 +35,8 @@ class Outcome:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        self.error = in_words(error, self.path) if error is not None else None
+        self.error = in_words(error, self.link) if error is not None else None
         return True
-
-
-def in_words(error: BaseException, path: str) -> BaseException:
-    """`error`, or what it means to a person when it came from the database driver."""
-    driver = error.orig if isinstance(error, DBAPIError) else error
-    meaning = translated(driver, path) if isinstance(driver, sqlite3.Error) else None
-    if meaning is None:
-        return error
-    meaning.__cause__ = error
-    return meaning
 
 
 @dataclass(slots=True)
@@ -67,7 +53,7 @@ class Request:
 class Committer:
     """Runs requests on a connection, many in one transaction. Not safe for use by two threads at once."""
 
-    link: SqliteLink
+    link: Link
     clock: Clock
     rng: random.Random
     commits: int = 0
@@ -75,26 +61,25 @@ class Committer:
 
     def run(self, batch: list[Request]) -> None:
         """Serve all of `batch` with one commit; afterwards each request has its result or its error."""
-        raw = self.link.raw
-        with Outcome(self.link.path) as whole:
-            raw.execute("BEGIN IMMEDIATE")
+        with Outcome(self.link) as whole:
+            now = self.link.begin()
             for request in batch:
-                self._one(request)
-                if request.error is not None and not raw.in_transaction:
+                self._one(request, now)
+                if request.error is not None and not self.link.in_transaction:
                     # The engine threw the whole transaction away (disk full, for one): nobody's work is left.
                     raise request.error
-            raw.execute("COMMIT")
+            self.link.commit()
             self.commits += 1
             self.served += len(batch)
         if whole.error is not None:
-            with Outcome(self.link.path):
-                raw.execute("ROLLBACK")
+            with Outcome(self.link):
+                self.link.rollback()
             for request in batch:
                 request.error = request.error or whole.error
 
-    def _one(self, request: Request) -> None:
-        writing = Writing(self.link, self.clock.now(), self.rng)
-        with Outcome(self.link.path) as own, writing.savepoint():
+    def _one(self, request: Request, now: float | None) -> None:
+        writing = Writing(self.link, self.clock.now() if now is None else now, self.rng)
+        with Outcome(self.link) as own, writing.savepoint():
             request.result = request.function(writing)
         request.error = own.error
 

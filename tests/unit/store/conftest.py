@@ -1,4 +1,4 @@
-"""Every test that asks for `rig` runs on both engines: they mean the same."""
+"""Every test that asks for `rig` runs on every engine: they mean the same."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from tests.unit.store.rig import ENGINES, Rig, open_rig
 def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
     """A fresh store; when the test is over, its state must break no invariant."""
     opened = open_rig(request.param, tmp_path)
-    with opened.store:
+    try:
         yield opened
         opened.check()
+    finally:
+        opened.close()

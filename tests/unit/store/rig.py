@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
+
+import psycopg
 
 from gamekeeper.core.actions import Action
 from gamekeeper.core.artifacts import ArtifactKind, Manifest
@@ -23,6 +27,7 @@ from gamekeeper.store import (
     job_queue,
     leases,
     registry,
+    schema,
 )
 from gamekeeper.store.engine import Store
 from gamekeeper.store.job_queue import FinishResult
@@ -34,7 +39,9 @@ LEASE_S = 30.0
 START = 1_000_000.0
 SEEN = Observation(cpu_count=2, memory_bytes=2**34, disk_free_bytes=None, load=0.5, observed_at=START)
 PROCESS = ProcessIdentity("boot", 100, 7)
-ENGINES = ("inline", "file")
+VIOLATED = (sqlite3.IntegrityError, psycopg.IntegrityError)
+WRONG = (sqlite3.OperationalError, psycopg.ProgrammingError)
+ENGINES = ("inline", "file", "postgres")
 
 
 @dataclass
@@ -85,6 +92,7 @@ class Rig:
 
     store: Store
     clock: TurnedClock
+    done: Callable[[], None] = lambda: None
     _numbers: dict[str, int] = field(default_factory=dict)
 
     def w(self, function: Callable[..., T], *given: object, **named: object) -> T:
@@ -179,6 +187,11 @@ class Rig:
         """The story of a subject, by event names."""
         return [stored.event.name for stored in self.r(event_log.story, subject)]
 
+    def close(self) -> None:
+        """Close the store and let the next test have its place."""
+        self.store.close()
+        self.done()
+
     def check(self) -> None:
         """Fail unless the stored state breaks no invariant."""
         assert self.r(integrity.check) == []
@@ -189,16 +202,24 @@ def open_rig(engine: str, folder: Path = Path(), seed: int = 1) -> Rig:
     clock, rng = TurnedClock(), random.Random(seed)
     if engine == "inline":
         return Rig(Store.inline(clock, rng), clock)
+    if engine == "postgres":
+        from tests.unit.store import server
+
+        url = server.fresh()
+        return Rig(server.open_store(url, clock, rng), clock, partial(server.release, url))
     return Rig(Store.open(folder / "gamekeeper.db", clock, rng), clock)
 
 
 def everything(r: Reading) -> dict[str, list[tuple[object, ...]]]:
-    """All rows of all tables but the fence, to compare two states."""
-    tables = [row[0] for row in r.conn.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    """All rows of all tables, to compare two states."""
     return {
-        table: [tuple(row) for row in r.conn.exec_driver_sql(f"SELECT * FROM {table}")]
-        for table in tables
-        if table != "fence"
+        table.name: [
+            tuple(row)
+            for row in r.conn.exec_driver_sql(
+                f"SELECT * FROM {table.name} ORDER BY {', '.join(column.name for column in table.primary_key)}"
+            )
+        ]
+        for table in schema.metadata.sorted_tables
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -15,7 +14,7 @@ from gamekeeper.core.events import JobEnded, MatchesRecorded, NodeLost, Settings
 from gamekeeper.store import event_log
 from gamekeeper.store.session import Writing
 from gamekeeper.store.statements import sql
-from tests.unit.store.rig import START, Rig, open_rig
+from tests.unit.store.rig import START, VIOLATED, Rig, open_rig
 
 LOST = NodeLost("n-1")
 _AGAIN = sql("INSERT INTO events (position, at, name, version, fields) VALUES (1, 0.0, 'x', 1, '')")
@@ -66,7 +65,7 @@ def test_a_write_sees_its_own_events(rig: Rig) -> None:
 def test_an_event_stored_once_stays_as_it_is(rig: Rig) -> None:
     """Breaks if two events can have one position."""
     rig.store.write(lambda w: w.emit(LOST))
-    with pytest.raises(sqlite3.IntegrityError):
+    with pytest.raises(VIOLATED):
         rig.store.write(lambda w: w.run(_AGAIN))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache, partial
 
 import pytest
@@ -52,9 +53,9 @@ FAULTS = {
 }  # fmt: skip
 
 
-def build() -> tuple[Rig, dict[str, int]]:
+def build(engine: str = "inline") -> tuple[Rig, dict[str, int]]:
     """A store with something in every table, and the ids to plant faults at."""
-    rig = open_rig("inline")
+    rig = open_rig(engine)
     done = rig.running()
     rig.publish(done, 1)
     rig.turn(2)
@@ -104,6 +105,41 @@ def test_a_planted_fault_is_found(fault: str) -> None:
     """Breaks if the invariant that this fault violates is not checked, or does not say what is wrong."""
     problems = problems_after(fault)
     assert any(FAULTS[fault] in problem for problem in problems), problems
+
+
+@pytest.fixture(scope="module")
+def on_server() -> Iterator[tuple[Rig, dict[str, int]]]:
+    """A sound store on PostgreSQL, to plant faults in that are undone again."""
+    rig, ids = build("postgres")
+    yield rig, ids
+    rig.check()
+    rig.close()
+
+
+class _Undo(Exception):
+    """Carries what was found out of a transaction that must not last."""
+
+
+_LOOSEN = (
+    "SELECT 'ALTER TABLE ' || conrelid::regclass || ' DROP CONSTRAINT ' || quote_ident(conname) FROM pg_constraint"
+    " WHERE contype IN ('c', 'f') AND connamespace = current_schema()::regnamespace"
+)
+
+
+@pytest.mark.parametrize("fault", [fault for fault in FAULTS if "missing row" not in FAULTS[fault]])
+def test_a_planted_fault_is_found_on_postgresql(on_server: tuple[Rig, dict[str, int]], fault: str) -> None:
+    """Breaks if a rule means something else to the second engine, or finds nothing there."""
+    rig, ids = on_server
+
+    def write(w: Writing) -> None:
+        for row in w.conn.exec_driver_sql(_LOOSEN).fetchall():
+            w.conn.exec_driver_sql(row[0])
+        plant(w, fault, ids)
+        raise _Undo(integrity.check(w))
+
+    with pytest.raises(_Undo) as caught:
+        rig.store.write(write)
+    assert any(FAULTS[fault] in problem for problem in caught.value.args[0]), caught.value.args[0]
 
 
 def test_every_rule_has_a_fault_that_breaks_it() -> None:

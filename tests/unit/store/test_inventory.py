@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
-
 import pytest
 
 from gamekeeper.core.errors import UsageError
 from gamekeeper.core.events import NodeEnrolled, NodeLost
 from gamekeeper.core.nodes import NodeStatus
 from gamekeeper.store import event_log, inventory
-from tests.unit.store.rig import LEASE_S, START, Rig, digest
+from tests.unit.store.rig import LEASE_S, START, VIOLATED, Rig, digest
 
 
 def test_an_identity_is_issued_once_per_machine(rig: Rig) -> None:
@@ -39,7 +37,7 @@ def test_a_node_id_that_is_taken_is_not_issued_again(rig: Rig) -> None:
 def test_a_credential_names_one_node(rig: Rig) -> None:
     """Breaks if one credential is good for two identities."""
     rig.w(inventory.enrol, "host", 1, digest(1))
-    with pytest.raises(sqlite3.IntegrityError):
+    with pytest.raises(VIOLATED):
         rig.w(inventory.enrol, "host", 1, digest(1))
 
 

@@ -9,9 +9,8 @@ from typing import Any, Protocol
 
 from sqlalchemy.engine import Connection, Dialect
 
-from gamekeeper.core.events import Event, encode
+from gamekeeper.core.events import Event, as_json
 from gamekeeper.store import schema
-from gamekeeper.store.encoding import to_json
 from gamekeeper.store.statements import Compiled, Statement, Value, adding, sql
 
 
@@ -146,7 +145,7 @@ class Writing(Reading):
             _ADD_EVENT,
             ("position", "at", "name", "version", "fields"),
             [
-                (position, self.now, event.name, event.version, to_json(encode(event)))
+                (position, self.now, event.name, event.version, as_json(event))
                 for position, event in enumerate(emitted, start)
             ],
         )

@@ -1,27 +1,35 @@
 """Events: the closed set of facts the log may hold.
 
 Each event is a frozen dataclass with a name and a version. `encode` writes it as a JSON object with
-every field; `decode` accepts exactly those fields, so that a drifting payload is an error where it is made. An event
-names the subjects whose story it belongs to.
+every field; `decode` accepts exactly those fields, so that a drifting payload is an error where it is made. Events of
+an earlier version are read with what the later one added. An event names the subjects whose story it belongs to.
 """
 
 from __future__ import annotations
 
+import json
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import ClassVar, Union, get_args, get_origin, get_type_hints
+from json.encoder import encode_basestring_ascii
+from operator import attrgetter
+from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
 
 from gamekeeper.core.errors import UsageError
+from gamekeeper.core.jobs import FINAL_JOBS
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One fact. Subclasses set `name`, `version` and `about`: {subject kind: the field that holds its id}."""
+    """One fact. Subclasses set `name`, `version` and `about`: {subject kind: the field that holds its id}.
+
+    `added`: {version: {field that came with it: what it is in an event of an earlier version}}.
+    """
 
     name: ClassVar[str] = ""
     version: ClassVar[int] = 1
     about: ClassVar[Mapping[str, str]] = {}
+    added: ClassVar[Mapping[int, Mapping[str, object]]] = {}
 
     def subjects(self) -> tuple[str, ...]:
         """The things this event is about, as "kind/id"."""
@@ -86,7 +94,7 @@ class JobSubmitted(Event):
 
 @dataclass(frozen=True, slots=True)
 class JobEnded(Event):
-    """A job reached a final state."""
+    """A job reached a final state without an attempt of it ending."""
 
     name = "job-ended"
     about = {"job": "job_id", "line": "line"}
@@ -124,17 +132,28 @@ class AttemptStarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class AttemptEnded(Event):
-    """An attempt reached a final state; `job_state` is what became of its job."""
+    """An attempt reached a final state; `job_state` is what became of its job.
+
+    Where that is final, this is the end of the job too, and belongs to its line: there is no `job-ended` beside it.
+    """
 
     name = "attempt-ended"
-    about = {"job": "job_id", "node": "node_id"}
+    version = 2
+    about = {"job": "job_id", "node": "node_id", "line": "line"}
+    added = {2: {"line": ""}}
     attempt_id: int
     job_id: int
     node_id: str
+    line: str
     state: str
     reason: str
     detail: str
     job_state: str
+
+    def subjects(self) -> tuple[str, ...]:
+        """The job and the node; the line when the job is over."""
+        mine = (f"job/{self.job_id}", f"node/{self.node_id}")
+        return (*mine, f"line/{self.line}") if self.line and self.job_state in FINAL_JOBS else mine
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,14 +266,47 @@ def encode(event: Event) -> dict[str, object]:
     return {field.name: getattr(event, field.name) for field in fields(event)}
 
 
+def as_json(event: Event) -> str:
+    """`encode` as compact JSON in ASCII, fast: the template of each type is made once."""
+    write = _WRITERS.get(type(event))
+    if write is None:
+        write = _WRITERS[type(event)] = _writer(type(event))
+    return write(event)
+
+
+_WRITERS: dict[type[Event], Callable[[Event], str]] = {}
+
+
+def _writer(cls: type[Event]) -> Callable[[Event], str]:
+    names, hints = [field.name for field in fields(cls)], get_type_hints(cls)
+    template = "{" + ",".join(f"{encode_basestring_ascii(name)}:%s" for name in names) + "}"
+    values = attrgetter(*names)
+    if len(names) == 1:
+        only = _VALUES.get(hints[names[0]], _any_value)
+        return lambda event: template % only(values(event))
+    forms = [_VALUES.get(hints[name], _any_value) for name in names]
+    return lambda event: (
+        template % tuple([form(value) for form, value in zip(forms, values(event), strict=True)])
+    )
+
+
+def _any_value(value: object) -> str:
+    return json.dumps(value, allow_nan=False, separators=(",", ":"))
+
+
+_VALUES: Mapping[object, Callable[[Any], str]] = {str: encode_basestring_ascii, int: int.__repr__}
+
+
 def decode(name: str, version: int, document: Mapping[str, object]) -> Event:
-    """Rebuild an event.
+    """Rebuild an event, one of an earlier version too.
 
     Raises `UsageError` for an unknown name or version, a missing or unknown field, or a wrong type.
     """
     cls = EVENT_TYPES.get(name)
-    if cls is None or cls.version != version:
+    if cls is None or not 1 <= version <= cls.version:
         raise UsageError(f"unknown event {name!r} version {version}")
+    for later in range(version + 1, cls.version + 1):
+        document = {**document, **cls.added.get(later, {})}
     hints = get_type_hints(cls)
     wanted = {field.name for field in fields(cls)}
     if set(document) != wanted:

@@ -18,10 +18,9 @@ from gamekeeper.core.events import (
     Event,
     JobEnded,
     JobSubmitted,
-    encode,
+    as_json,
 )
 from gamekeeper.store import schema
-from gamekeeper.store.encoding import to_json
 from gamekeeper.store.statements import Compiled, Statement, Value, adding, sql
 
 
@@ -198,7 +197,7 @@ class Writing(Reading):
             _ADD_EVENT,
             ("position", "at", "name", "version", "fields"),
             [
-                (position, self.now, event.name, event.version, to_json(encode(event)))
+                (position, self.now, event.name, event.version, as_json(event))
                 for position, event in enumerate(emitted, start)
             ],
         )

@@ -8,15 +8,15 @@ from gamekeeper.core.errors import Corrupt
 from gamekeeper.core.jobs import AttemptState, Job
 from gamekeeper.core.matches import PairResult, Purpose
 from gamekeeper.protocol import Finish, Finished
-from gamekeeper.server.judging import Case, RefusedFile, judge
+from gamekeeper.server.judging import Case, Judgement, RefusedFile, judge
 from gamekeeper.store import artifacts, attempts, job_queue, matches, registry
 from gamekeeper.store.session import Writing
 
 Receipt = Mapping[str, object]
 
 
-def finish(w: Writing, attempt_id: int, message: Finish) -> Finished:
-    """Judge and end an attempt; book its model or its matches once, and only when it succeeded."""
+def judged(w: Writing, attempt_id: int, message: Finish) -> tuple[Job, Judgement]:
+    """The attempt's job, and how it ended in the light of what it handed in. Raises `NotFound`."""
     attempt = job_queue.attempt(w, attempt_id)
     job = job_queue.get(w, attempt.job_id)
     judgement = judge(
@@ -34,6 +34,12 @@ def finish(w: Writing, attempt_id: int, message: Finish) -> Finished:
             cancelled=bool(attempts.row_of(w, attempt_id)["cancel_requested"]),
         )
     )
+    return job, judgement
+
+
+def finish(w: Writing, attempt_id: int, message: Finish) -> Finished:
+    """Judge and end an attempt; book its model or its matches once, and only when it succeeded."""
+    job, judgement = judged(w, attempt_id, message)
     ended = job_queue.finish(
         w,
         attempt_id,
@@ -50,7 +56,7 @@ def finish(w: Writing, attempt_id: int, message: Finish) -> Finished:
         and ended.attempt.state is AttemptState.SUCCEEDED
         and isinstance(message.receipt, dict)
     ):
-        _book(w, job, attempt_id, message.receipt)
+        book(w, job, attempt_id, message.receipt)
     return Finished(
         result=ended.result,
         state=ended.attempt.state,
@@ -67,7 +73,8 @@ def _known_model(w: Writing, job: Job, receipt: object) -> bool:
     return known is not None and known.job_id != job.id
 
 
-def _book(w: Writing, job: Job, attempt_id: int, receipt: Receipt) -> None:
+def book(w: Writing, job: Job, attempt_id: int, receipt: Receipt) -> None:
+    """Book what a succeeded attempt made: its model, or its matches."""
     if job.spec.kind in {"found", "train"}:
         _book_model(w, job, receipt)
     elif job.spec.kind == "evaluate":

@@ -261,6 +261,11 @@ class InlineStore(Store):
         self._link.prepare()
         self._committer = Committer(self._link, clock, rng or random.Random(0))
 
+    @property
+    def commits(self) -> int:
+        """How many commits were made."""
+        return self._committer.commits
+
     def read(self, function: Callable[[Reading], T]) -> T:
         with self._turn(), _words(self._link):
             self._link.raw.execute("PRAGMA query_only = ON")

@@ -95,6 +95,8 @@ class Connect(Message):
     held: Annotated[list[Held], Field(max_length=1024)]
     observed: Observed
     machine: Machine = Machine()
+    settings_hash: Hash | None = None
+    """The settings this agent was last told to be in force; `None` before anybody told it."""
 
 
 class Connected(Message):
@@ -192,6 +194,8 @@ class Beat(Message):
     incarnation: str
     attempts: Annotated[list[AttemptProgress], Field(max_length=1024)]
     observed: Observed
+    settings_hash: Hash | None = None
+    """The settings this agent was last told to be in force."""
 
 
 class BeatReply(Message):

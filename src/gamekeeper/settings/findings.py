@@ -17,9 +17,9 @@ from gamekeeper.policy.continuous_loop import reachability
 from gamekeeper.settings.keys import Layer, Origin, Path, spell
 from gamekeeper.settings.layers import Stack, variable_of
 from gamekeeper.settings.line_schema import LineSection
+from gamekeeper.settings.masking import masked
 from gamekeeper.settings.rules import Problem, crossed, exclusive, suspicious
 from gamekeeper.settings.schema import Document
-from gamekeeper.settings.masking import masked
 from gamekeeper.settings.timings import Timings
 from gamekeeper.settings.tree import ANY, declared, find, known_keys, value_at
 

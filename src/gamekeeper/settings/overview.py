@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from gamekeeper.core.errors import UsageError
 from gamekeeper.settings.keys import DEFAULT, Layer, Origin, Path, spell
 from gamekeeper.settings.loading import Settings
-from gamekeeper.settings.places import parse_key
 from gamekeeper.settings.masking import masked
+from gamekeeper.settings.places import parse_key
 from gamekeeper.settings.tree import Key, declared, instances, value_at
 
 

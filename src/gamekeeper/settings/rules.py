@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from gamekeeper.core.receipts import BUILT_IN_KINDS
 from gamekeeper.settings.keys import Layer, Path, spell
 from gamekeeper.settings.layers import Stack
-from gamekeeper.settings.schema import Document
 from gamekeeper.settings.masking import password_in
+from gamekeeper.settings.schema import Document
 from gamekeeper.settings.tree import find, instances, value_at
 
 SHORT_LEASE_S = 5.0

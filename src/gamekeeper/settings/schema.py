@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from gamekeeper.core.receipts import BUILT_IN_KINDS, FieldType, JobKind, ReceiptField
 from gamekeeper.core.requirements import MAX_LABELS, Gpu
+from gamekeeper.protocol import Label
 from gamekeeper.settings.line_schema import LineSection
 from gamekeeper.settings.masking import database_url
 from gamekeeper.settings.section import Name, OneLine, Section
@@ -25,7 +26,6 @@ DEFAULT_WEIGHTS = {"found": 8.0, "train": 4.0, "evaluate": 4.0, "evaluate/rating
 
 Lane = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}(/[a-z0-9][a-z0-9-]{0,62})?$")]
 Weight = Annotated[float, Field(gt=0, le=1e6)]
-LabelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")]
 FieldName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 EvidenceType = Literal["count", "number", "hash", "hashes", "text"]
 
@@ -106,7 +106,7 @@ class AgentSection(Section):
     ephemeral: bool = Field(
         False, description="Whether this machine may vanish for good at any moment (spot, rented)."
     )
-    labels: dict[LabelName, Annotated[OneLine, Field(max_length=200)]] = Field(
+    labels: dict[Label, Label] = Field(
         default_factory=dict,
         max_length=MAX_LABELS,
         description='What jobs may ask for: { site = "attic" }.',

@@ -136,25 +136,25 @@ def _explain(problem: ErrorDetails, stack: Stack) -> Problem:
 def _suggestion(path: Path, origin: Origin | None) -> str:
     """The key that was meant, as it must be written where it was set; else the keys there are."""
     known = known_keys(path[:-1])
+    candidates = [key.path for key in declared() if ANY not in key.path]
+    together = [one for one in candidates if "_".join(one) == "_".join(path)]
     near = difflib.get_close_matches(path[-1], known, n=1, cutoff=CLOSE_ENOUGH)
-    meant: Path | None = (*path[:-1], near[0]) if near else _elsewhere(path)
+    elsewhere = [one for one in candidates if one[-1] == path[-1]]
+    meant: Path | None = None
+    if together:
+        meant = together[0]
+    elif near:
+        meant = (*path[:-1], near[0])
+    elif len(elsewhere) == 1:
+        meant = elsewhere[0]
     if meant is None:
         return f"known keys here: {', '.join(known)}"
     if origin is not None and origin.layer is Layer.ENVIRONMENT:
         return f"did you mean {variable_of(meant)!r}?"
     if origin is not None and origin.layer is Layer.FLAG:
         return f"did you mean '--set {spell(meant)}=…'?"
-    return f"did you mean {spell(meant[-1:]) if near else spell(meant)!r}?"
-
-
-def _elsewhere(path: Path) -> Path | None:
-    """The key of another table that this one may have been meant for: by its own name, or by one run together."""
-    candidates = [key.path for key in declared() if ANY not in key.path]
-    by_name = [one for one in candidates if one[-1] == path[-1]]
-    if len(by_name) == 1:
-        return by_name[0]
-    together = {"_".join(one): one for one in candidates}
-    return together.get("_".join(path))
+    beside = meant[:-1] == path[:-1]
+    return f"did you mean {spell(meant[-1:] if beside else meant)!r}?"
 
 
 def shown(path: Path, values: object) -> str:

@@ -38,7 +38,7 @@ class Assignment:
     """One value set from outside the file."""
 
     path: Path
-    value: object
+    value: object = field(repr=False)
     origin: Origin
 
 
@@ -55,7 +55,7 @@ class Override:
 class Stack:
     """Layers laid over one another, the weakest first."""
 
-    values: Table = field(default_factory=dict)
+    values: Table = field(default_factory=dict, repr=False)
     origins: dict[Path, Origin] = field(default_factory=dict)
     overrides: list[Override] = field(default_factory=list)
 

@@ -79,7 +79,8 @@ def _decoded(path: FilePath, text: str) -> Table:
     except RecursionError:
         raise _too_deep(path) from None
     except ValueError as error:
-        raise _not_toml(path, str(error)) from None
+        message = str(error).replace("end of document", f"line {len(text.splitlines())}, column 0")
+        raise _not_toml(path, message) from None
     if deeper(values, MAX_DEPTH):
         raise _too_deep(path)
     return values

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 from importlib import resources
+from typing import Any
 
 from gamekeeper.settings.schema import Document
 
 FILE = "gamekeeper.schema.json"
 
 
-def schema_text() -> str:
+def schema() -> dict[str, Any]:
     """The schema, made from the types."""
-    schema = Document.model_json_schema()
-    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "gamekeeper.toml"}
-    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+    made = Document.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made, "title": "gamekeeper.toml"}
+
+
+def schema_text() -> str:
+    """The schema as it is shipped."""
+    return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 def shipped_text() -> str:

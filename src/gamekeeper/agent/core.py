@@ -314,6 +314,7 @@ class AgentCore:
                 observed=self._observed,
                 slots=free,
                 cached=list(self._cached),
+                settings_hash=self.settings_hash,
             )
             self._out.put(SendStep(serial, message))
 

@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 from gamekeeper.settings.keys import Path
 
 HIDDEN = "***"
-_USER_INFO = re.compile(r"(\w[\w+.-]*://[^\s/?#:@]*):[^\s/?#]*@")
+_USER_INFO = re.compile(r"(\b\w[\w+.-]{0,30}://[^\s/?#:@]*):[^\s/?#]*@")
 _PASSWORD = re.compile(r"\b((?:ssl)?password\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s&]+)", re.IGNORECASE)
 _SECRET_NAME = re.compile(r"passw|passphrase|secret|token|credential|api_?key|private_?key", re.IGNORECASE)
 _SCHEMES = {"postgresql", "postgres"}

@@ -168,19 +168,23 @@ def suspicious(document: Document, stack: Stack) -> Iterator[Problem]:
 
 def _strangers(document: Document, stack: Stack) -> Iterator[Problem]:
     """Shares given to lines and kinds that nobody declared."""
-    for line in document.distribution.line_weights:
+    shares = document.distribution
+    lines = [("line_weights", line, line) for line in shares.line_weights]
+    lines += [("minimums", lane, lane.partition("/")[0]) for lane in shares.minimums]
+    for table, key, line in lines:
         if line not in document.lines:
             yield _warning(
-                stack, ("distribution", "line_weights", line), f"no line is called {line}", "correct the name"
+                stack, ("distribution", table, key), f"no line is called {line}", "correct the name"
             )
     kinds = {*BUILT_IN_KINDS, *document.kinds}
-    for table in ("weights", "minimums"):
-        for lane in getattr(document.distribution, table):
-            if lane.partition("/")[0] not in kinds:
-                yield _warning(
-                    stack, ("distribution", table, lane), f"no kind of jobs is called {lane.partition('/')[0]}",
-                    "correct the name, or declare it as [kinds.NAME]",
-                )  # fmt: skip
+    used = [("weights", lane, lane.partition("/")[0]) for lane in shares.weights]
+    used += [("minimums", lane, lane.split("/")[1]) for lane in shares.minimums if "/" in lane]
+    for table, key, kind in used:
+        if kind not in kinds:
+            yield _warning(
+                stack, ("distribution", table, key), f"no kind of jobs is called {kind}",
+                "correct the name, or declare it as [kinds.NAME]",
+            )  # fmt: skip
 
 
 def _warning(stack: Stack, path: Path, message: str, remedy: str) -> Problem:

@@ -24,6 +24,7 @@ MAX_BYTES = (1 << 62) - 1
 RESERVED_KINDS = frozenset({*BUILT_IN_KINDS, "export", "sync", "scrub"})
 DEFAULT_WEIGHTS = {"found": 8.0, "train": 4.0, "evaluate": 4.0, "evaluate/rating": 1.0, "selfplay": 1.0}
 
+LineLane = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}(/[a-z0-9][a-z0-9-]{0,62}){0,2}$")]
 Lane = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}(/[a-z0-9][a-z0-9-]{0,62})?$")]
 Weight = Annotated[float, Field(gt=0, le=1e6)]
 FieldName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
@@ -166,12 +167,17 @@ class RetentionSection(Section):
 class CallsSection(Section):
     """How many calls of each class the coordinator serves at once; one beyond that is told when to come again."""
 
-    beat: int = Field(4096, ge=1, le=1_000_000, description="Agents renewing their leases.")
-    agent: int = Field(1024, ge=1, le=1_000_000, description="Other calls of agents.")
+    beat: int = Field(16384, ge=1, le=1_000_000, description="Agents renewing their leases.")
     claim: int = Field(16384, ge=1, le=1_000_000, description="Agents waiting for work.")
+    connect: int = Field(256, ge=1, le=1_000_000, description="Agents that come or come back.")
+    connects_per_s: float = Field(
+        400.0, gt=0, le=1e6, description="Agents that may come back in a second; the others are given a time."
+    )
+    enrol: int = Field(64, ge=1, le=1_000_000, description="Machines that ask for an identity.")
+    agent: int = Field(1024, ge=1, le=1_000_000, description="Other calls of agents.")
     upload: int = Field(16, ge=1, le=100_000, description="Files on their way in.")
     download: int = Field(64, ge=1, le=100_000, description="Files on their way out.")
-    people: int = Field(32, ge=1, le=100_000, description="Questions and orders of people and programs.")
+    people: int = Field(8, ge=1, le=100_000, description="Questions and orders of people and programs.")
 
 
 class AdmissionSection(Section):
@@ -205,10 +211,16 @@ class DistributionSection(Section):
     line_weights: dict[Name, Weight] = Field(
         default_factory=dict, max_length=256, description="Share of a line; 1.0 where not named."
     )
-    minimums: dict[Lane, Annotated[int, Field(ge=0, le=1_000_000)]] = Field(
+    minimums: dict[LineLane, Annotated[int, Field(ge=0, le=1_000_000)]] = Field(
         default_factory=dict,
         max_length=256,
-        description="Slots that a kind of jobs, or kind/purpose, is given first while it has work.",
+        description='Slots that a line, or "line/kind" of it, gets before others get any, while it has work.',
+    )
+    minimums_yield_after_s: float = Field(
+        3600.0,
+        gt=0,
+        le=604800,
+        description="Seconds without a grant after which others go before minimums once.",
     )
     ageing_s: float = Field(
         60.0,
@@ -221,12 +233,12 @@ class DistributionSection(Section):
     )
     reserve_after_s: float = Field(
         300.0,
-        ge=0,
+        gt=0,
         le=604800,
-        description="Seconds after which a job that fits no free machine has one kept free for it.",
+        description="Seconds without a grant after which jobs that ask for much have a machine's room kept for them.",
     )
     reservations: int = Field(
-        2, ge=0, le=1000, description="Machines that may be kept free at once; 0 keeps none free."
+        4, ge=0, le=1000, description="Machines that may be kept free at once; 0 keeps none free."
     )
 
 
@@ -243,16 +255,22 @@ class JobParkingSection(Section):
         description="Leave out a machine on which this many different jobs failed and none succeeded.",
     )
     blame_window_s: float = Field(
-        3600.0, gt=0, le=604800, description="Seconds in which these failures count together."
+        1800.0, gt=0, le=86400, description="Seconds in which these failures count together."
     )
     exclusion_first_s: float = Field(
-        300.0,
+        600.0,
         gt=0,
-        le=604800,
+        le=2592000,
         description="Seconds a machine is left out the first time; twice as long each time.",
     )
     exclusion_longest_s: float = Field(
-        21600.0, gt=0, le=604800, description="Seconds a machine is left out at most."
+        21600.0, gt=0, le=2592000, description="Seconds a machine is left out at most."
+    )
+    max_excluded_fraction: float = Field(
+        0.3,
+        ge=0,
+        lt=1,
+        description="Part of the fleet that may be left out at once; one machine always may, unless 0.",
     )
 
 

@@ -142,7 +142,7 @@ class World:
     def _check_call(self, command: Call) -> None:
         assert command.serial not in self.calls
         self.calls[command.serial] = (command, self.now)
-        if isinstance(command, m.SendConnect | m.SendBeat):
+        if isinstance(command, m.SendConnect | m.SendBeat | m.SendStep):
             assert command.message.settings_hash == self.settings_hash, "names settings it was not handed"
         if isinstance(command, m.SendConnect):
             held = {item.attempt for item in command.message.held}
@@ -251,11 +251,13 @@ class World:
         if serial in self.core._steps:
             self.granted |= {item.attempt: item for item in fresh}
             self.lease_until = max(self.lease_until, sent_at + LEASE_S)
+            if self.core.lease is not None:
+                self.settings_hash = f"s{serial}"
         reply = Stepped(
             expires_in_s=LEASE_S,
             stop=list(stop),
             draining=drain,
-            settings_hash="",
+            settings_hash=f"s{serial}",
             finished=done,
             grants=fresh,
         )

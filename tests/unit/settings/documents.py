@@ -29,7 +29,7 @@ _VALUES: dict[str, tuple[object, object]] = {
     "agent.gpus": ([{"name": "A"}], [{"name": "B", "memory_bytes": 5}]),
     "distribution.weights": ({"train": 2.0}, {"train": 3.0}),
     "distribution.line_weights": ({"mygame": 2.0}, {"mygame": 3.0}),
-    "distribution.minimums": ({"train": 1}, {"train": 2}),
+    "distribution.minimums": ({"mygame/train": 1}, {"mygame/train": 2}),
     "kinds.*.progress_unit": ("boards", "plies"),
     "kinds.*.receipt": ({"boards": "count"}, {"result": "hash"}),
     "lines.*.description": ("first", "second"),
@@ -48,6 +48,7 @@ _VALUES: dict[str, tuple[object, object]] = {
     "lines.*.training.window_samples": (60_000, 60_001),
     "lines.*.evaluation.pairs_per_job": (10, 11),
     "lines.*.promotion.max_pairs": (600, 601),
+    "job_parking.max_excluded_fraction": (0.1, 0.2),
     "coordinator.lease_s": (10.0, 20.0),
 }
 _NAMES = {"lines": "mygame", "kinds": "analysis"}

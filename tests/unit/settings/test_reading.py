@@ -44,7 +44,7 @@ def paths(values: object, at: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
     return found.union(*(paths(one, (*at, name)) for name, one in inner))
 
 
-@settings(examples(300))
+@settings(examples(120))
 @given(values=tables)
 def test_what_is_written_is_read_back_with_a_line_for_every_key(values: dict[str, object]) -> None:
     """`init` could write what the parser reads otherwise, and a message could name no line."""
@@ -105,7 +105,7 @@ def test_lines_of_every_form_of_toml(ending: str) -> None:
     assert {spell(path): line for path, line in lines.items() if spell(path) in LINES} == LINES
 
 
-@settings(examples(300))
+@settings(examples(120))
 @given(path=st.lists(names, min_size=1, max_size=4), rest=st.text(max_size=5))
 def test_a_spelled_key_is_read_back(path: list[str], rest: str) -> None:
     """A key from `config show` could not be given to `--set`."""
@@ -196,7 +196,7 @@ def test_a_byte_order_mark_and_moderate_nesting_are_accepted(tmp_path: Path) -> 
     assert read_document(file)
 
 
-@settings(examples(200))
+@settings(examples(120))
 @given(content=st.binary(max_size=60) | st.text(alphabet='ab=[]{}",.\n# 1', max_size=60).map(str.encode))
 def test_any_bytes_are_accepted_or_refused_in_words(
     tmp_path_factory: pytest.TempPathFactory, content: bytes

@@ -96,7 +96,11 @@ class AttemptRow(Message):
 
 
 class NodeRow(Message):
-    """A machine: what it has, what it does, when it was last heard."""
+    """A machine: what it has, what it does, when it was last heard.
+
+    `settings_hash`: the settings its agent said it runs under; `other_settings`: whether they are not the
+    coordinator's, `None` when it has not said.
+    """
 
     id: str
     host_name: str
@@ -108,6 +112,8 @@ class NodeRow(Message):
     memory_bytes: int | None
     disk_free_bytes: int | None
     load: float | None
+    settings_hash: str | None = None
+    other_settings: bool | None = None
 
 
 class ModelRow(Message):

@@ -19,7 +19,7 @@ from gamekeeper.store.granting import Free, Granted, Holder, grant_many, holders
 from gamekeeper.store.leases import Beat, Renewed, beat_many, holds, overtaken_agent
 from gamekeeper.store.session import Writing
 
-WANT_MOST = 1000
+WANT_MOST = 1024
 
 Match = Callable[[Writing, Sequence[Free]], Sequence[GrantJob]]
 

@@ -15,7 +15,9 @@ STATES = ("cancelled", "dead", "done", "failed", "held", "ready", "running", "sk
 COUNTED_STATE = "state IN (" + ", ".join(f"'{state}'" for state in STATES) + ")"
 KNOWN_STATE = " OR ".join(f"state = '{state}'" for state in STATES)
 LIVE = "ended_at IS NULL"
-ENDED_JOB = "(ended_at IS NULL) = (state = 'held' OR state = 'ready' OR state = 'running' OR state = 'waiting')"
+ENDED_JOB = (
+    "(ended_at IS NULL) = (state = 'held' OR state = 'ready' OR state = 'running' OR state = 'waiting')"
+)
 TRIED = ("ending", "failed", "hollow", "leased", "lost", "refused", "running", "stopped", "succeeded")
 KNOWN_TRY = " OR ".join(f"state = '{state}'" for state in TRIED)
 REASONS = (

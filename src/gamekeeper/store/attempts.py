@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from gamekeeper.core.errors import NotFound, StaleToken
 from gamekeeper.core.jobs import Attempt, AttemptState, EndReason, Job, JobSpec, JobState
 from gamekeeper.core.requirements import GpuShare, Requirements
@@ -86,7 +88,7 @@ def guard(w: Writing, attempt_id: int, token: int) -> Row:
     return row_of(w, attempt_id)
 
 
-def stale(row: Row, token: int) -> StaleToken:
+def stale(row: Row | Mapping[str, object], token: int) -> StaleToken:
     """Why a write under `token` on the attempt in `row` changed nothing."""
     if row["token"] != token:
         return StaleToken(f"attempt {row['id']} is not held under token {token}", remedy="drop its results")

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal, NamedTuple
 
-from gamekeeper.core import jobs as vocabulary
-from gamekeeper.core.errors import GamekeeperError, IllegalTransition, NotFound
+from gamekeeper.core.errors import GamekeeperError, IllegalTransition, NotFound, StaleToken
 from gamekeeper.core.events import AttemptEnded
 from gamekeeper.core.jobs import (
     END_BUDGETS,
     END_STATES,
-    FINAL_JOBS,
-    LIVE_ATTEMPTS,
     AttemptState,
     Budget,
     EndReason,
@@ -23,7 +19,7 @@ from gamekeeper.store.attempts import backoff, stale
 from gamekeeper.store.counters import Tally
 from gamekeeper.store.encoding import sentence, to_json
 from gamekeeper.store.schema import attempts, jobs
-from gamekeeper.store.session import Row, Writing
+from gamekeeper.store.session import Writing
 from gamekeeper.store.statements import Value, changing, sql
 
 _ROWS = sql(
@@ -38,12 +34,13 @@ _JOB_COLUMNS = ("state", "reason", "failures", "losses", "ended_at", "not_before
 _JOB_END = changing(jobs, keys=("id",), columns=_JOB_COLUMNS, guard="state = 'running'")
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """That an attempt is over, in the word of its agent, or of the coordinator (`here`).
+ENDS: Final[Mapping[EndReason, tuple[AttemptState, Budget]]] = {
+    reason: (state, END_BUDGETS[state]) for reason, state in END_STATES.items()
+}
 
-    `node_id`, when given, must be the attempt's. `units` and `process_s` are totals.
-    """
+
+class Finish(NamedTuple):
+    """The word that an attempt is over. `units` and `process_s` are totals of the attempt."""
 
     attempt_id: int
     token: int
@@ -52,8 +49,6 @@ class Ending:
     receipt: object = None
     units: int = 0
     process_s: float = 0.0
-    here: bool = False
-    node_id: str | None = None
 
 
 class Ended(NamedTuple):
@@ -74,16 +69,23 @@ class Ended(NamedTuple):
     refusal: GamekeeperError | None = None
 
 
-def end_many(w: Writing, endings: Sequence[Ending]) -> list[Ended]:
+def end_many(
+    w: Writing, said: Sequence[Finish], *, here: bool = False, nodes: Sequence[str] | None = None
+) -> list[Ended]:
     """End attempts, charge their jobs' budgets and decide what becomes of the jobs: one answer for each, in order.
 
-    Progress never falls below what was reported, process time never exceeds the time of the lease. Raises `UsageError`
-    for a receipt that JSON cannot hold.
+    `here`: the coordinator ends them without a word of their agents. `nodes`: for each the node it is said from, and
+    must have run on. Progress never falls below what was reported, process time never exceeds the time of the lease.
+    Raises `UsageError` for a receipt that JSON cannot hold.
     """
-    if not endings:
+    if not said:
         return []
-    work = _Work(w, {row["id"]: row for row in w.rows(_ROWS, ids=[each.attempt_id for each in endings])})
-    answers = [work.answer(each) for each in endings]
+    rows = {row["id"]: tuple(row) for row in w.rows(_ROWS, ids=[each[0] for each in said])}
+    work = _Work(w, rows, here)
+    if nodes is None:
+        answers = [work.answer(each, None) for each in said]
+    else:
+        answers = [work.answer(each, node) for each, node in zip(said, nodes, strict=True)]
     work.write()
     return answers
 
@@ -95,79 +97,79 @@ def jobs_over(w: Writing, over: Sequence[tuple[int, JobState]]) -> None:
 class _Work:
     """The endings of one call, in memory until `write`."""
 
-    def __init__(self, w: Writing, rows: dict[int, Row]) -> None:
+    def __init__(self, w: Writing, rows: dict[int, tuple[Any, ...]], here: bool) -> None:
         self._w = w
         self._rows = rows
+        self._here = here
         self._done: dict[int, Ended] = {}
         self._attempts: list[tuple[Value, ...]] = []
         self._jobs: list[tuple[Value, ...]] = []
         self._over: list[tuple[int, JobState]] = []
         self._tally = Tally()
 
-    def answer(self, said: Ending) -> Ended:
-        row = self._rows.get(said.attempt_id)
-        if row is None or said.node_id not in (None, row["node_id"]):
-            unknown = f"attempt {said.attempt_id} does not exist"
-            return _fenced(said, NotFound(unknown, remedy="see `gamekeeper jobs`"))
-        if row["token"] != said.token:
-            return _fenced(said, stale(row, said.token))
-        done = self._done.get(said.attempt_id)
-        if done is not None:
-            return done._replace(answer="already")
-        if row["state"] in LIVE_ATTEMPTS:
-            return self._apply(said, row)
-        if said.here or row["ended_here"]:
-            return _fenced(said, stale(row, said.token))
-        return Ended(
-            said.attempt_id, "already", AttemptState(row["state"]), EndReason(row["reason"]), row["detail"],
-            row["job_id"], JobState(row["job_state"]),
-        )  # fmt: skip
-
-    def _apply(self, said: Ending, row: Row) -> Ended:
-        w, state, reason = self._w, END_STATES[said.reason], said.reason
-        leased_s = max(0.0, w.now - row["leased_at"])
-        process_s = min(max(said.process_s, row["process_s"]), leased_s)
-        detail = sentence(said.detail)
-        receipt = None if said.receipt is None else to_json(said.receipt)
+    def answer(self, said: Finish, node: str | None) -> Ended:
+        attempt_id, token, reason, detail, receipt, units, process_s = said
+        row = self._rows.get(attempt_id)
+        if row is None or (node is not None and node != row[2]):
+            unknown = f"attempt {attempt_id} does not exist"
+            return _fenced(attempt_id, NotFound(unknown, remedy="see `gamekeeper jobs`"))
+        (_, job_id, node_id, its_token, state, its_reason, its_detail, leased_at, ended_at, ended_here, its_units,
+         its_process_s, class_id, line, kind, job_state, *budgets) = row  # fmt: skip
+        if its_token != token:
+            return _fenced(attempt_id, _stale(attempt_id, its_token, state, its_reason, token))
+        if attempt_id in self._done:
+            return self._done[attempt_id]._replace(answer="already")
+        if ended_at is not None:
+            if self._here or ended_here:
+                return _fenced(attempt_id, _stale(attempt_id, its_token, state, its_reason, token))
+            ended = AttemptState(state), EndReason(its_reason), its_detail, job_id, JobState(job_state)
+            return Ended(attempt_id, "already", *ended)
+        if job_state != JobState.RUNNING:
+            raise IllegalTransition(f"job {job_id} is not running, though attempt {attempt_id} is live")
+        w = self._w
+        leased_s = max(0.0, w.now - leased_at)
+        process_s = min(max(process_s, its_process_s), leased_s)
+        detail = sentence(detail) if detail else ""
+        to, budget = ENDS[reason]
         self._attempts.append(
-            (state, reason, detail, receipt, w.now, int(said.here), max(said.units, row["units"]), process_s,
-             said.attempt_id, said.token)
+            (to, reason, detail, None if receipt is None else to_json(receipt), w.now, int(self._here),
+             max(units, its_units), process_s, attempt_id, token)
         )  # fmt: skip
-        self._tally.attempt_ended(row["line"], row["kind"], state)
-        self._tally.slot_used(row["node_id"], leased_s, process_s)
-        job_id, following = row["job_id"], self._end_job(row, state, reason)
-        w.emit(
-            AttemptEnded(
-                said.attempt_id, job_id, row["node_id"], row["line"], state, reason, detail, following
-            )
-        )
-        ended = Ended(said.attempt_id, "applied", state, reason, detail, job_id, following)
-        self._done[said.attempt_id] = ended
-        return ended
+        following = self._end_job(job_id, to, budget, reason, budgets)
+        self._tally.job_moved(class_id, JobState.RUNNING, following)
+        self._tally.attempt_ended(line, kind, to)
+        self._tally.slot_used(node_id, leased_s, process_s)
+        w.emit(AttemptEnded(attempt_id, job_id, node_id, line, to, reason, detail, following))
+        answer = self._done[attempt_id] = Ended(attempt_id, "applied", to, reason, detail, job_id, following)
+        return answer
 
-    def _end_job(self, row: Row, ended: AttemptState, reason: EndReason) -> JobState:
-        w, budget = self._w, END_BUDGETS[ended]
-        failures = row["failures"] + (budget is Budget.FAILURE)
-        losses = row["losses"] + (budget is Budget.LOSS)
-        following, delay, words = JobState.READY, 0.0, str(reason)
+    def _end_job(
+        self, job_id: int, ended: AttemptState, budget: Budget, reason: EndReason, budgets: list[Any]
+    ) -> JobState:
+        w = self._w
+        words, failures, losses, failures_allowed, losses_allowed, cancel_requested, not_before = budgets
+        following, delay = JobState.READY, 0.0
+        if budget is Budget.FAILURE:
+            failures += 1
+        elif budget is Budget.LOSS:
+            losses += 1
+        if not cancel_requested or ended is AttemptState.SUCCEEDED:
+            words = reason
         if ended is AttemptState.SUCCEEDED:
             following = JobState.DONE
-        elif row["cancel_requested"]:
-            following, words = JobState.CANCELLED, row["job_reason"]
+        elif cancel_requested:
+            following = JobState.CANCELLED
         elif budget is Budget.FAILURE:
-            exhausted = failures >= row["failures_allowed"]
+            exhausted = failures >= failures_allowed
             following, delay = (JobState.FAILED, 0.0) if exhausted else (JobState.READY, backoff(w, failures))
         elif budget is Budget.LOSS:
-            exhausted = losses >= row["losses_allowed"]
+            exhausted = losses >= losses_allowed
             following, delay = (JobState.DEAD, 0.0) if exhausted else (JobState.READY, backoff(w, losses))
-        job_id = row["job_id"]
-        vocabulary.check_job_transition(job_id, JobState.RUNNING, following)
-        final = following in FINAL_JOBS
-        if final:
+        if following is JobState.READY:
+            self._jobs.append((following, words, failures, losses, None, w.now + delay, job_id))
+        else:
             self._over.append((job_id, following))
-        ended_at, not_before = (w.now, row["not_before"]) if final else (None, w.now + delay)
-        self._jobs.append((following, words, failures, losses, ended_at, not_before, job_id))
-        self._tally.job_moved(row["class_id"], JobState.RUNNING, following)
+            self._jobs.append((following, words, failures, losses, w.now, not_before, job_id))
         return following
 
     def write(self) -> None:
@@ -177,21 +179,15 @@ class _Work:
         if w.run_rows(_END, (*_END_COLUMNS, "id", "token"), self._attempts) != ended:
             raise IllegalTransition("an attempt that was live a moment ago is not")
         if w.run_rows(_JOB_END, (*_JOB_COLUMNS, "id"), self._jobs) != ended:
-            raise self._not_running()
+            raise IllegalTransition("a job that was running a moment ago is not")
         self._tally.write(w)
         if self._over:
             jobs_over(w, self._over)
 
-    def _not_running(self) -> IllegalTransition:
-        wrong = next(
-            row
-            for row in self._rows.values()
-            if row["state"] in LIVE_ATTEMPTS and row["job_state"] != JobState.RUNNING
-        )
-        return IllegalTransition(
-            f"job {wrong['job_id']} is not running, though attempt {wrong['id']} is live"
-        )
+
+def _stale(attempt_id: int, its_token: int, state: str, reason: str, token: int) -> StaleToken:
+    return stale({"id": attempt_id, "token": its_token, "state": state, "reason": reason}, token)
 
 
-def _fenced(said: Ending, refusal: GamekeeperError) -> Ended:
-    return Ended(said.attempt_id, "fenced", refusal=refusal)
+def _fenced(attempt_id: int, refusal: GamekeeperError) -> Ended:
+    return Ended(attempt_id, "fenced", refusal=refusal)

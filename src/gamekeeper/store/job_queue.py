@@ -27,7 +27,7 @@ from gamekeeper.core.requirements import GpuShare
 from gamekeeper.store import attempts as tries
 from gamekeeper.store.attempts import attempt_of, job_of
 from gamekeeper.store.encoding import sentence, to_json
-from gamekeeper.store.endings import Ending, end_many
+from gamekeeper.store.endings import Ended, Finish, end_many
 from gamekeeper.store.granting import Granted, grant_many
 from gamekeeper.store.schema import jobs
 from gamekeeper.store.session import Reading, Row, Writing
@@ -257,20 +257,21 @@ def finish(
     """
     if END_STATES[reason] is not state:
         raise UsageError(f"an attempt that ends for {reason} is {END_STATES[reason]}, not {state}")
-    ending = Ending(attempt_id, token, reason, detail, receipt, units, process_s)
-    return _ended(w, ending)
+    said = Finish(attempt_id, token, reason, detail, receipt, units, process_s)
+    return _ended(w, end_many(w, [said])[0])
 
 
 def end_from_here(w: Writing, attempt_id: int, token: int, reason: EndReason, detail: str) -> FinishResult:
     """End a live attempt without its agent (its lease is over). Raises `StaleToken` when it is over; `NotFound`."""
-    return _ended(w, Ending(attempt_id, token, reason, detail, here=True))
+    return _ended(w, end_many(w, [Finish(attempt_id, token, reason, detail)], here=True)[0])
 
 
-def _ended(w: Writing, ending: Ending) -> FinishResult:
-    (answer,) = end_many(w, [ending])
-    if answer.refusal is not None or answer.job_state is None or answer.answer == "fenced":
-        raise answer.refusal or StaleToken(f"attempt {ending.attempt_id} cannot end")
-    return FinishResult(answer.answer, attempt(w, ending.attempt_id), answer.job_state)
+def _ended(w: Writing, answer: Ended) -> FinishResult:
+    if answer.refusal is not None:
+        raise answer.refusal
+    assert answer.answer != "fenced"  # noqa: S101 - a fenced answer has its refusal
+    assert answer.job_state is not None  # noqa: S101 - and any other a state
+    return FinishResult(answer.answer, attempt(w, answer.attempt_id), answer.job_state)
 
 
 def cancel(w: Writing, job_id: int, reason: str) -> JobState:

@@ -14,7 +14,7 @@ from gamekeeper.core.events import AgentConnected, CoordinatorStarted
 from gamekeeper.core.jobs import AttemptState, EndReason
 from gamekeeper.core.nodes import AgentLease, NodeStatus, Observation
 from gamekeeper.store.encoding import sentence, to_json
-from gamekeeper.store.endings import Ending, end_many
+from gamekeeper.store.endings import Finish, end_many
 from gamekeeper.store.granting import Holder, holders
 from gamekeeper.store.schema import agent_leases, attempts
 from gamekeeper.store.session import Reading, Row, Writing
@@ -226,8 +226,8 @@ def connect_agent(
             keep.append(row["id"])
         elif row["incarnation"] != incarnation:
             words = "the agent restarted and no longer had it"
-            endings.append(Ending(row["id"], row["token"], EndReason.AGENT_RESTARTED, words, here=True))
-    end_many(w, endings)
+            endings.append(Finish(row["id"], row["token"], EndReason.AGENT_RESTARTED, words))
+    end_many(w, endings, here=True)
     stop = sorted({attempt for attempt, _ in claimed} - set(keep))
     w.emit(AgentConnected(node_id, incarnation, token, len(keep)))
     return lease, keep, stop
@@ -308,7 +308,7 @@ class _Look:
         self._w = w
         self._progress: dict[int, tuple[Value, ...]] = {}
         self._ending: list[int] = []
-        self._unnamed: list[Ending] = []
+        self._unnamed: list[Finish] = []
 
     def renew(self, beat: Beat, holder: Holder, live: Sequence[Row]) -> Renewed:
         w, mine = self._w, {(row["id"], row["token"]): row for row in live}
@@ -329,7 +329,7 @@ class _Look:
         for key, row in mine.items():
             if key not in named and row["seen_at"] + beat.lease_s <= w.now:
                 words = f"the agent did not name it for {beat.lease_s:.0f} s"
-                self._unnamed.append(Ending(*key, EndReason.LEASE_EXPIRED, words, here=True))
+                self._unnamed.append(Finish(*key, EndReason.LEASE_EXPIRED, words))
                 holder.busy -= 1
             elif row["cancel_requested"]:
                 self._ending.append(row["id"])
@@ -346,7 +346,7 @@ class _Look:
         )
         if self._ending:
             w.run(_ENDING, ids=self._ending)
-        end_many(w, self._unnamed)
+        end_many(w, self._unnamed, here=True)
 
 
 def agents(r: Reading) -> list[AgentState]:

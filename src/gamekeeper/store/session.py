@@ -25,9 +25,11 @@ from gamekeeper.store.statements import Compiled, Statement, Value, adding, sql
 
 
 class Row(Protocol):
-    """A result row, read by column name."""
+    """A result row, read by column name, or as a whole in the order of its columns."""
 
     def __getitem__(self, column: str, /) -> Any: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
 
 
 class Link(Protocol):

@@ -11,30 +11,16 @@ from dataclasses import dataclass, field
 
 from gamekeeper.core.actions import GrantJob
 from gamekeeper.core.errors import StaleToken, UsageError
-from gamekeeper.core.jobs import EndReason
 from gamekeeper.core.nodes import AgentLease
 from gamekeeper.store.attempts import shares_of
-from gamekeeper.store.endings import Ended, Ending, end_many
+from gamekeeper.store.endings import Ended, Finish, end_many
 from gamekeeper.store.granting import Free, Granted, Holder, grant_many, holders, jobs_of, oldest_first
 from gamekeeper.store.leases import Beat, Renewed, beat_many, holds, overtaken_agent
 from gamekeeper.store.session import Writing
 
-WANT_MOST = 1000
+WANT_MOST = 1024
 
 Match = Callable[[Writing, Sequence[Free]], Sequence[GrantJob]]
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """An agent's word that an attempt is over. `units` and `process_s` are totals of the attempt."""
-
-    attempt_id: int
-    token: int
-    reason: EndReason
-    detail: str = ""
-    receipt: object = None
-    units: int = 0
-    process_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +94,9 @@ def _take(w: Writing, steps: Sequence[Step], match: Match) -> list[StepReply]:
 
 
 def _finish(w: Writing, steps: Sequence[Step], held: dict[str, Holder]) -> dict[str, tuple[Ended, ...]]:
-    endings = [
-        Ending(
-            said.attempt_id, said.token, said.reason, said.detail, said.receipt, said.units, said.process_s,
-            node_id=held[step.incarnation].node_id,
-        )
-        for step in steps
-        for said in step.finishes
-    ]  # fmt: skip
-    answers = iter(end_many(w, endings))
+    said = [each for step in steps for each in step.finishes]
+    nodes = [held[step.incarnation].node_id for step in steps for _ in step.finishes]
+    answers = iter(end_many(w, said, nodes=nodes))
     finished = {}
     for step in steps:
         finished[step.incarnation] = mine = tuple(next(answers) for _ in step.finishes)

@@ -19,6 +19,7 @@ from gamekeeper.store.session import Reading
 
 VERDICTS = 50
 EVENTS = 100
+UNSTARTED = frozenset({JobState.WAITING, JobState.READY, JobState.HELD})
 _NUMBER = re.compile(r"[0-9]{1,18}\Z")
 
 
@@ -42,7 +43,10 @@ def _number(subject: str) -> int:
 def _job(r: Reading, job_id: int) -> Why:
     job = job_queue.get(r, job_id)
     tries = job_queue.attempts_of(r, job_id)
-    current = decisions.current(r, f"job/{job_id}")
+    # Whoever waits, waits with its class; its own verdicts are of earlier grants.
+    waits = job.state in UNSTARTED
+    place = f"class/{job_queue.class_id(r, job_id)}"
+    current = decisions.current(r, place if waits else f"job/{job_id}")
     spec = job.spec
     facts: Mapping[str, object] = {
         "kind": spec.kind,
@@ -67,7 +71,7 @@ def _job(r: Reading, job_id: int) -> Why:
         subject=f"job/{job_id}",
         headline=f"job {job_id} {spec.kind} of {spec.line} is {job.state}: {_job_headline(job, detail, current)}",
         facts=json_object(dict(facts) | ({"refused files": refused} if refused else {})),
-        verdicts=_verdicts(r, f"job/{job_id}"),
+        verdicts=(_verdicts(r, place) if waits else []) + _verdicts(r, f"job/{job_id}"),
         attempts=[attempt_row(one) for one in tries],
         events=_events(r, f"job/{job_id}"),
         hint=f"gamekeeper events --of job/{job_id}" if tries else f"gamekeeper why line {spec.line}",

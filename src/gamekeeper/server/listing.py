@@ -51,7 +51,7 @@ def _why(r: Reading, known: JobLine) -> str:
         return job.reason
     if job.state is JobState.RUNNING:
         return str(attempt.state) if attempt else ""
-    said = decisions.current(r, f"job/{job.id}")
+    said = decisions.current(r, f"class/{job_queue.class_id(r, job.id)}")
     return said[0].verdict.reason if said else job.reason
 
 

@@ -140,6 +140,11 @@ def get(r: Reading, job_id: int) -> Job:
     return job_of(_job_row(r, job_id))
 
 
+def class_id(r: Reading, job_id: int) -> int:
+    """The class of jobs that a job belongs to. Raises `NotFound`."""
+    return int(_job_row(r, job_id)["class_id"])
+
+
 def attempt(r: Reading, attempt_id: int) -> Attempt:
     """The attempt. Raises `NotFound`."""
     return attempt_of(tries.row_of(r, attempt_id))

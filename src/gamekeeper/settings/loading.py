@@ -43,6 +43,7 @@ RESERVED_VARIABLES = frozenset(
         "GAMEKEEPER_TOKEN",
         "GAMEKEEPER_LOG_JSON",
         "GAMEKEEPER_RUN",
+        "GAMEKEEPER_STORE__URL",
     }
 )
 MAX_FILE_BYTES = 1 << 20

@@ -19,6 +19,7 @@ from gamekeeper.protocol import Step as Message
 from gamekeeper.server import booking, grants
 from gamekeeper.store import job_queue, step
 from gamekeeper.store.endings import Ended
+from gamekeeper.store.endings import Finish as EndSaid
 from gamekeeper.store.granting import Free, Granted
 from gamekeeper.store.leases import Progress, overtaken_agent
 from gamekeeper.store.session import Reading, Writing
@@ -44,7 +45,7 @@ class Taken:
 class _Judged:
     """A step after its ends were judged: those that may be booked, and the answers to the others."""
 
-    finishes: list[step.Finish] = field(default_factory=list)
+    finishes: list[EndSaid] = field(default_factory=list)
     jobs: dict[int, Job] = field(default_factory=dict)
     receipts: dict[int, object] = field(default_factory=dict)
     stale: dict[int, FinishedOne] = field(default_factory=dict)
@@ -132,7 +133,7 @@ def _judge_all(w: Writing, one: Said) -> _Judged:
         mine.jobs[end.attempt], mine.receipts[end.attempt] = job, end.receipt
         receipt = end.receipt if isinstance(end.receipt, dict) else None
         mine.finishes.append(
-            step.Finish(
+            EndSaid(
                 end.attempt,
                 end.token,
                 judgement.reason,

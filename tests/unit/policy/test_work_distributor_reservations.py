@@ -1,0 +1,153 @@
+"""Room held for jobs that ask for much."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from gamekeeper.core.requirements import Requirements
+from gamekeeper.policy.work_distributor import (
+    JobClass,
+    Limits,
+    Node,
+    Occupant,
+    Reason,
+    decide,
+    reservations,
+)
+from tests.unit.policy.work_cases import (
+    GIB,
+    NOW,
+    asks,
+    evidence,
+    granted_ids,
+    jobs,
+    machine,
+    node,
+    reason,
+    verdict,
+    view,
+)
+
+# The part whose behaviour these tests pin.
+PINNED = (reservations,)
+
+WHOLE = Requirements(cpus=8.0)
+QUARTER = Requirements(cpus=2.0)
+ONE_GPU = Requirements(gpus=1.0)
+
+# --- reservation -----------------------------------------------------------------------------------------------
+
+
+def half_full(name: str = "n-1", ends_at: float | None = None) -> Node:
+    """Four slots and eight CPUs, six of which are taken by jobs that end at some time."""
+    return node(name, machine(), *(Occupant(QUARTER, ends_at=ends_at) for _ in range(3)))
+
+
+BIG = jobs(1, "train", requirements=WHOLE, waited=301)
+SMALL = jobs(2, "selfplay", n=4, requirements=QUARTER)
+
+
+def test_room_is_held_for_a_large_job_that_waited_long() -> None:
+    """A stream of small jobs takes every CPU that becomes free, and the large one never starts."""
+    decision = decide(view([asks(half_full())], (BIG, SMALL)), Limits(), NOW)
+    assert decision.actions == ()
+    assert (reason(decision, "class/1"), reason(decision, "class/2")) == (
+        Reason.RESERVED_FOR,
+        Reason.BEHIND_OTHERS,
+    )
+    assert evidence(decision, "class/1")["held for seconds"] == 1.0
+    assert "is held for class 1" in verdict(decision, "class/2").sentence
+    assert reason(decision, "node/n-1") == Reason.RESERVED
+    assert verdict(decision, "node/n-1").sentence == "1 slot idle: its room is held for class 1 (c4/train)"
+
+
+@pytest.mark.parametrize(
+    ("big", "limits"),
+    [
+        (replace(BIG, last_granted_at=NOW - 300), Limits()),
+        (BIG, Limits(reserve_after_s=301)),
+        (BIG, Limits(reservations=0)),
+        (replace(BIG, requirements=QUARTER), Limits()),
+        (replace(BIG, requirements=Requirements(cpus=9)), Limits()),
+    ],
+    ids=["served lately", "waited too little", "turned off", "no larger than others", "fits no node"],
+)
+def test_room_is_not_held_without_need(big: JobClass, limits: Limits) -> None:
+    """A slot held for nothing is a slot lost."""
+    decision = decide(view([asks(half_full())], (big, SMALL)), limits, NOW)
+    assert len(decision.actions) == 1
+
+
+@pytest.mark.parametrize("facts", [{"excluded_until": NOW + 9}, {"reachable": False}, {"target_slots": 0}])
+def test_a_reservation_moves_off_a_node_that_is_lost(facts: dict[str, object]) -> None:
+    """Room held on a machine that will not come back idles for ever, here or elsewhere."""
+    better = replace(node("n-0", machine(), Occupant(QUARTER)), **facts)  # type: ignore[arg-type]
+    decision = decide(view([asks(half_full())], (BIG, SMALL), [better]), Limits(), NOW)
+    assert "room on node n-1" in verdict(decision, "class/1").sentence
+    healthy = node("n-0", machine(), Occupant(QUARTER))
+    moved = decide(view([asks(half_full())], (BIG, SMALL), [healthy]), Limits(), NOW)
+    assert "room on node n-0" in verdict(moved, "class/1").sentence
+    assert granted_ids(moved) == [20]
+
+
+def test_jobs_that_leave_enough_run_beside_a_reservation() -> None:
+    """Holding more than the large job needs wastes the rest of the node."""
+    on = node("n-1", machine(5, gpus=(8,)), Occupant(QUARTER), Occupant(QUARTER))
+    big = replace(BIG, requirements=Requirements(cpus=6.0))
+    classes = (big, jobs(2, requirements=QUARTER), jobs(3, n=9), jobs(4, "x", requirements=ONE_GPU))
+    decision = decide(view([asks(on)], classes), Limits(), NOW)
+    assert sorted(granted_ids(decision)) == [30, 40]
+    roomy = replace(big, requirements=Requirements(cpus=8.0, memory_bytes=GIB))
+    assert 20 not in granted_ids(decide(view([asks(on)], (roomy, *classes[1:])), Limits(), NOW))
+
+
+@pytest.mark.parametrize(
+    ("expected", "ends", "given_out"),
+    [(60.0, NOW + 60, 1), (60.1, NOW + 60, 0), (None, NOW + 60, 0), (1.0, None, 0)],
+)
+def test_short_jobs_fill_the_time_until_a_reservation_starts(
+    expected: float | None, ends: float | None, given_out: int
+) -> None:
+    """Backfill keeps the held node busy, but only when it is known to end in time."""
+    small = replace(SMALL, expected_s=expected)
+    decision = decide(view([asks(half_full(ends_at=ends))], (BIG, small)), Limits(), NOW)
+    assert len(decision.actions) == given_out
+    assert ("expected in 60 s" in verdict(decision, "class/1").sentence) == (ends is not None)
+
+
+def test_the_node_that_is_free_soonest_is_held() -> None:
+    """Held on any other, the large job waits longer and more room idles."""
+    late, soon, unsaid = half_full("n-1", NOW + 900), half_full("n-2", NOW + 50), half_full("n-3")
+    decision = decide(view([], (BIG, SMALL), [late, soon, unsaid]), Limits(), NOW)
+    assert reason(decision, "class/1") == Reason.NO_AGENT
+    decision = decide(view([asks(late)], (BIG, SMALL), [soon, unsaid]), Limits(), NOW)
+    assert "room on node n-2" in verdict(decision, "class/1").sentence
+    emptier = node("n-4", machine(), Occupant(QUARTER))
+    decision = decide(view([asks(half_full())], (BIG, SMALL), [emptier]), Limits(), NOW)
+    assert "room on node n-4" in verdict(decision, "class/1").sentence
+
+
+def test_a_started_reservation_is_free_for_others_in_the_same_pass() -> None:
+    """Who stepped back for a large job must not wait for the next pass when it found its place elsewhere."""
+    empty = node("n-1", machine(4, cpus=16.0))
+    decision = decide(view([asks(empty)], (BIG, SMALL)), Limits(), NOW)
+    assert sorted(granted_ids(decision)) == [10, 20, 21, 22]
+
+
+def test_reservations_are_bounded() -> None:
+    """A queue of large jobs may not idle the whole fleet."""
+    agents = [asks(half_full(f"n-{n}")) for n in range(4)]
+    big = tuple(jobs(n, "train", f"l{n}", requirements=WHOLE, waited=400 + n) for n in range(10, 14))
+    decision = decide(view(agents, (*big, SMALL)), Limits(reservations=2), NOW)
+    held = [one.subject for one in decision.verdicts if one.reason == Reason.RESERVED_FOR]
+    assert held == ["class/12", "class/13"]
+    assert len(decision.actions) == 2
+
+
+def test_a_more_urgent_small_job_passes_a_reservation() -> None:
+    """Large classes in turn, one always waiting, would hold the only node against everybody else."""
+    urgent = replace(SMALL, heads=tuple(replace(job, due_at=NOW - 1300) for job in SMALL.heads))
+    decision = decide(view([asks(half_full())], (BIG, urgent)), Limits(), NOW)
+    assert granted_ids(decision) == [20]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from gamekeeper.core.requirements import Requirements
+from gamekeeper.core.requirements import GpuShare, Requirements
 from gamekeeper.policy.work_distributor import (
     JobClass,
     Limits,
@@ -14,8 +14,11 @@ from gamekeeper.policy.work_distributor import (
     Occupant,
     Reason,
     decide,
+    fitting,
     reservations,
+    rooms,
 )
+from gamekeeper.policy.work_distributor.shares import entry_of
 from tests.unit.policy.work_cases import (
     GIB,
     NOW,
@@ -151,3 +154,119 @@ def test_a_more_urgent_small_job_passes_a_reservation() -> None:
     urgent = replace(SMALL, heads=tuple(replace(job, due_at=NOW - 1300) for job in SMALL.heads))
     decision = decide(view([asks(half_full())], (BIG, urgent)), Limits(), NOW)
     assert granted_ids(decision) == [20]
+
+
+# --- the parts of it -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "lack"),
+    [
+        (Requirements(), 0.0),
+        (Requirements(cpus=6.0), 0.0),
+        (Requirements(cpus=7.0), 1 / 8),
+        (Requirements(memory_bytes=16 * GIB), 4 / 16),
+        (Requirements(disk_bytes=100 * GIB), 10 / 100),
+        (Requirements(disk_bytes=90 * GIB), 0.0),
+        (Requirements(cpus=8.0, memory_bytes=14 * GIB, disk_bytes=95 * GIB), 2 / 8 + 2 / 16 + 5 / 100),
+        (Requirements(gpus=1.0), 0.0),
+        (Requirements(gpus=2.0), 0.5 / 4),
+        (Requirements(gpus=4.0, cpus=7.0), (0.5 + 1 + 1) / 4 + 1 / 8),
+    ],
+)
+def test_what_lacks_is_summed_over_all_that_is_asked(asked: Requirements, lack: float) -> None:
+    """A measure that forgets one requirement holds a node that will be the last to fit."""
+    taken = Requirements(gpus=1.0, cpus=2.0, memory_bytes=4 * GIB, disk_bytes=10 * GIB)
+    shares = (GpuShare(0, 1.0), GpuShare(1, 1.0), GpuShare(2, 0.5))
+    on = node("n-1", machine(4, gpus=(8, 8, 8, 8)), Occupant(taken, shares))
+    assert reservations.missing(fitting.Room.of(on, 3), asked) == pytest.approx(lack, abs=1e-5)
+    assert reservations.missing(fitting.Room.of(on, 0), asked) == pytest.approx(lack + 1 / 4, abs=1e-5)
+
+
+def test_parts_of_devices_and_unknown_quantities_lack_too() -> None:
+    """A node about which nothing is known looks as far from fitting as it can."""
+    half = node(
+        "n-1", machine(gpus=(8, 8)), Occupant(Requirements(gpus=1.0), (GpuShare(0, 0.75), GpuShare(1, 1.0)))
+    )
+    assert reservations.missing(fitting.Room.of(half, 1), Requirements(gpus=0.5)) == pytest.approx(0.25 / 2)
+    blank = fitting.Room.of(Node("n-2", machine(0, None, None, None, None)), 0)
+    assert reservations.missing(blank, Requirements(cpus=2.0, memory_bytes=5, disk_bytes=7)) == 4.0
+    assert reservations.missing(blank, Requirements(gpus=2.0)) == 3.0
+
+
+@pytest.mark.parametrize("part", ["gpus", "gpu_memory_bytes", "cpus", "memory_bytes", "disk_bytes"])
+def test_asking_for_less_of_anything_is_smaller(part: str) -> None:
+    """Compared by one quantity only, a job that takes the rest would pass for large."""
+    one = Requirements(2.0, 4, 4.0, 4, 4)
+    less = replace(one, **{part: 1})  # type: ignore[arg-type]
+    assert reservations.smaller(less, one)
+    assert not reservations.smaller(one, less)
+    assert not reservations.smaller(one, one)
+
+
+@pytest.mark.parametrize(
+    ("asked", "held", "admitted"),
+    [
+        ({}, {"cpus": 8.0}, True),
+        ({"cpus": 2.0}, {"cpus": 6.0}, True),
+        ({"cpus": 2.5}, {"cpus": 6.0}, False),
+        ({"cpus": 1.0}, {"cpus": 2.0, "memory_bytes": 99 * GIB}, True),
+        ({"memory_bytes": 4 * GIB}, {"memory_bytes": 12 * GIB, "cpus": 9.0}, True),
+        ({"memory_bytes": 5 * GIB}, {"memory_bytes": 12 * GIB}, False),
+        ({"disk_bytes": 10 * GIB}, {"disk_bytes": 90 * GIB, "cpus": 9.0}, True),
+        ({"disk_bytes": 11 * GIB}, {"disk_bytes": 90 * GIB}, False),
+        ({"gpus": 1.0}, {"gpus": 1.0, "cpus": 9.0}, True),
+        ({"gpus": 0.5}, {"gpus": 2.0}, False),
+        ({"cpus": 1.0}, {"gpus": 3.0}, True),
+        ({"gpus": 1.0}, {"gpus": 1.0, "gpu_memory_bytes": 16 * GIB}, True),
+        ({"gpus": 2.0}, {"gpus": 1.0, "gpu_memory_bytes": 16 * GIB}, False),
+        ({"gpus": 3.0}, {"gpus": 1.0, "cpus": 1.0}, False),
+    ],
+)
+def test_a_job_leaves_enough_of_what_both_ask_for(
+    asked: dict[str, float], held: dict[str, float], admitted: bool
+) -> None:
+    """Too strict idles the node; too lax gives away what is held. What only one of them asks for is not contested."""
+    room = fitting.Room.of(node("n-1", machine(4, gpus=(8, 16))), 2)
+    big, small = (
+        entry_of(one, rooms.Ask(one.requirements, (-1, -1, -1)), list(one.heads), Limits(), NOW)
+        for one in (
+            jobs(1, requirements=Requirements(**held), waited=301),  # type: ignore[arg-type]
+            jobs(2, requirements=Requirements(**asked)),  # type: ignore[arg-type]
+        )
+    )
+    hold = reservations.Hold(big, room, None)
+    assert hold.admits(small, NOW) is admitted
+    assert hold.admits(big, NOW)
+    assert hold.room.slots == 2
+
+
+def test_a_job_may_not_take_the_last_slot_of_a_held_node() -> None:
+    """Without a slot the room that was held for so long is of no use."""
+    on = node("n-1", machine(1))
+    held = entry_of(BIG, rooms.Ask(WHOLE, (0, -1, -1)), list(BIG.heads), Limits(), NOW)
+    other = jobs(3, n=1)
+    small = entry_of(other, rooms.Ask(other.requirements, (-1, -1, -1)), list(other.heads), Limits(), NOW)
+    assert not reservations.Hold(held, fitting.Room.of(on, 1), None).admits(small, NOW)
+
+
+@pytest.mark.parametrize(("waited", "admitted"), [(1204.0, False), (1205.0, True), (300.0, False)])
+def test_urgency_is_waiting_by_weight(waited: float, admitted: bool) -> None:
+    """Equal claims may not pass each other; a heavier class waits less for the same claim."""
+    held = entry_of(BIG, rooms.Ask(WHOLE, (0, -1, -1)), list(BIG.heads), Limits(), NOW)
+    assert held.urgency == 301 * 4
+    other = jobs(3, requirements=QUARTER, waited=waited)
+    small = entry_of(other, rooms.Ask(QUARTER, (0, -1, -1)), list(other.heads), Limits(), NOW)
+    assert reservations.Hold(held, fitting.Room.of(half_full(), 1), None).admits(small, NOW) is admitted
+
+
+def test_a_start_is_told_from_the_jobs_that_must_end_first() -> None:
+    """A start told too early lets jobs in that are still there when it comes."""
+    ends = (NOW + 30, None, NOW + 10, NOW + 20)
+    on = node("n-1", machine(4), *(Occupant(QUARTER, ends_at=at) for at in ends))
+    room = fitting.Room.of(on, 0)
+    assert reservations.start(room, Requirements(cpus=2.0)) == NOW + 10
+    assert reservations.start(room, Requirements(cpus=4.0)) == NOW + 20
+    assert reservations.start(room, Requirements(cpus=6.0)) == NOW + 30
+    assert reservations.start(room, Requirements(cpus=8.0)) is None
+    assert (room.slots, room.cpus) == (0, 0.0)

@@ -15,6 +15,7 @@ from gamekeeper.policy.work_distributor import (
     Reason,
     decide,
     fitting,
+    matching,
     reservations,
     rooms,
 )
@@ -33,8 +34,8 @@ from tests.unit.policy.work_cases import (
     view,
 )
 
-# The part whose behaviour these tests pin.
-PINNED = (reservations,)
+# The parts whose behaviour these tests pin.
+PINNED = (matching, reservations)
 
 WHOLE = Requirements(cpus=8.0)
 QUARTER = Requirements(cpus=2.0)
@@ -154,6 +155,26 @@ def test_a_more_urgent_small_job_passes_a_reservation() -> None:
     urgent = replace(SMALL, heads=tuple(replace(job, due_at=NOW - 1300) for job in SMALL.heads))
     decision = decide(view([asks(half_full())], (BIG, urgent)), Limits(), NOW)
     assert granted_ids(decision) == [20]
+
+
+def test_what_a_held_node_gives_stays_held() -> None:
+    """Offered to all again after the first job that may run beside it, the room would be gone with the second."""
+    on = node("n-1", machine(6), Occupant(QUARTER))
+    beside = jobs(3, "evaluate", n=2)
+    decision = decide(view([asks(on)], (BIG, SMALL, beside)), Limits(), NOW)
+    assert sorted(granted_ids(decision)) == [30, 31]
+    assert reason(decision, "class/2") == Reason.BEHIND_OTHERS
+
+
+def test_a_job_does_not_return_to_a_held_node_on_which_it_failed() -> None:
+    """A reservation is no reason to fail again, neither beside it nor for it."""
+    on = replace(half_full(), failed_jobs=frozenset({10, 30}))
+    beside = jobs(3, "evaluate")
+    busy = half_full("n-2")
+    decision = decide(view([asks(on)], (BIG, beside), [busy]), Limits(), NOW)
+    assert decision.actions == ()
+    assert "room on node n-2" in verdict(decision, "class/1").sentence
+    assert reason(decision, "class/3") == Reason.AVOIDS_FAILURE
 
 
 # --- the parts of it -------------------------------------------------------------------------------------------

@@ -276,6 +276,9 @@ def test_a_target_bounds_what_a_node_gets() -> None:
         True,
     )
     assert evidence(decision, "node/n-1")["jobs on the node"] == 2
+    above = node("n-1", machine(6), Occupant(QUARTER), Occupant(QUARTER), target_slots=1)
+    decision = decide(view([asks(above)], (jobs(1),)), Limits(), NOW)
+    assert (decision.actions, reason(decision, "node/n-1")) == ((), Reason.TARGET_REACHED)
 
 
 def test_an_exclusion_ends() -> None:

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
 from gamekeeper.core.jobs import END_STATES, EndReason
+from gamekeeper.store.endings import Finish
 from gamekeeper.store.leases import Progress
-from gamekeeper.store.step import Finish, Step, StepReply, take_steps
+from gamekeeper.store.step import Step, StepReply, take_steps
 from tests.contract.test_queue_machine import NODES, PICK, REASONS, SLOTS, ModelTry, QueueMachine
 from tests.unit.store.rig import LEASE_S
 
@@ -82,7 +83,7 @@ class StepMachine(QueueMachine):
         left = list(zip(steps, replies, strict=True))
         while left:
             turn: list[tuple[Step, StepReply]] = []
-            later = []
+            later: list[tuple[Step, StepReply]] = []
             for each in left:
                 known = each[0].incarnation in {step.incarnation for step, _ in turn}
                 (later if known else turn).append(each)
@@ -199,4 +200,16 @@ TestInlineSteps.settings = settings(
 TestFileSteps = FileSteps.TestCase
 TestFileSteps.settings = settings(
     max_examples=12, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+
+
+class PostgresSteps(StepMachine):
+    """On the engine of a fleet."""
+
+    engine = "postgres"
+
+
+TestPostgresSteps = PostgresSteps.TestCase
+TestPostgresSteps.settings = settings(
+    max_examples=8, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

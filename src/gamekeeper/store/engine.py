@@ -101,6 +101,11 @@ class Store(ABC):
         process to hear of.
         """
 
+    @property
+    @abstractmethod
+    def clock(self) -> Clock:
+        """A clock that shows the store's time: for whatever is compared with what the store holds."""
+
     @abstractmethod
     def join(self, joint: Callable[[Writing, Sequence[S]], Sequence[T | BaseException]], item: S) -> T:
         """As `write`, but all callers who wait with the same `joint` are served by one call of it.
@@ -144,6 +149,10 @@ class ServedStore(Store):
     @abstractmethod
     def _reading_link(self) -> OpenLink:
         """A further connection, for reading."""
+
+    @property
+    def clock(self) -> Clock:
+        return self._clock
 
     @property
     def commits(self) -> int:
@@ -253,7 +262,8 @@ class PostgresStore(ServedStore):
         idle_s: float = IDLE_S,
         time: StoreTime | None = None,
     ) -> None:
-        from gamekeeper.store.postgres import HintListener, PostgresLink, Server
+        from gamekeeper.store.hints import HintListener
+        from gamekeeper.store.postgres import PostgresLink, Server
 
         self._server = Server.named(url, clock, idle_s=idle_s, time=time)
         self._listener: HintListener | None = None
@@ -268,6 +278,10 @@ class PostgresStore(ServedStore):
             if not ready:
                 self._link.close()
         super().__init__(self._link, clock, rng)
+
+    @property
+    def clock(self) -> Clock:
+        return self._server
 
     def listen(self, hear: Callable[[], None]) -> None:
         self._listener = self._make_listener(self._server, lambda: self._link.backend, hear)
@@ -332,6 +346,10 @@ class InlineStore(Store):
 
     async def ajoin(self, joint: Callable[[Writing, Sequence[S]], Sequence[T | BaseException]], item: S) -> T:
         return self.join(joint, item)
+
+    @property
+    def clock(self) -> Clock:
+        return self._clock
 
     def close(self) -> None:
         with self._gate:

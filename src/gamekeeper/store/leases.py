@@ -21,12 +21,15 @@ from gamekeeper.store.session import Reading, Row, Writing
 from gamekeeper.store.statements import Value, changing, sql
 
 _ROLE = sql("SELECT * FROM roles WHERE role = :role")
+# Held to the commit: nobody can take the role between the check of an epoch and the effects that it allows.
+_ROLE_KEPT = sql("SELECT * FROM roles WHERE role = :role FOR UPDATE")
 _TAKE_ROLE = sql(
     "INSERT INTO roles (role, holder, epoch, taken_at, expires_at, released)"
     " VALUES (:role, :holder, :epoch, :now, :expires_at, 0)"
     " ON CONFLICT (role) DO UPDATE SET holder = :holder, epoch = :epoch, taken_at = :now, expires_at = :expires_at,"
-    " released = 0"
+    " released = 0 WHERE roles.expires_at <= :free_at"
 )
+_ALWAYS = 1e300
 _RENEW_ROLE = sql(
     "UPDATE roles SET expires_at = :expires_at WHERE role = :role AND epoch = :epoch AND released = 0"
 )
@@ -136,21 +139,25 @@ def take_role(w: Writing, role: str, holder: str, lease_s: float, *, displace: b
     `displace`: take it though its lease runs, for a caller that has proof that the former holder is gone (it holds the
     lock of the data folder). Raises `RoleHeld` while another holder's lease runs.
     """
-    row = w.first(_ROLE, role=role)
+    row = w.first(_ROLE_KEPT, role=role)
     if row is not None and not displace and row["expires_at"] > w.now:
         raise RoleHeld(
             f"the role {role} is held by {row['holder']} for another {row['expires_at'] - w.now:.0f} s",
             remedy="talk to that process, or stop it first",
         )
     epoch = w.next_token()
-    w.run(
+    taken = w.run(
         _TAKE_ROLE,
         role=role,
         holder=sentence(holder, 255),
         epoch=epoch,
         now=w.now,
         expires_at=w.now + lease_s,
+        free_at=_ALWAYS if displace else w.now,
     )
+    if not taken:
+        # Two took a role that nobody ever held: the database lets one in.
+        raise RoleHeld(f"the role {role} was taken a moment ago", remedy="talk to that process")
     w.emit(CoordinatorStarted(role, epoch, sentence(holder, 255)))
     return epoch
 
@@ -169,11 +176,12 @@ def release_role(w: Writing, role: str, epoch: int) -> None:
     """Give the role back, so that the next holder need not wait. Raises `StaleToken` when it is not held so."""
     if not w.run(_RELEASE_ROLE, role=role, epoch=epoch, now=w.now):
         raise _overtaken(w, role, epoch)
+    w.hint()
 
 
 def assert_role(w: Writing, role: str, epoch: int) -> None:
     """Raise `StaleToken` unless `epoch` is the role's current one: nobody took the role since, nor was it released."""
-    row = w.first(_ROLE, role=role)
+    row = w.first(_ROLE_KEPT, role=role)
     if row is None or row["epoch"] != epoch or row["released"]:
         raise _overtaken(w, role, epoch)
 

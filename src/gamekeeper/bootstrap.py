@@ -78,7 +78,7 @@ def run_coordinator(settings: Settings) -> int:
         url = url_of(settings, listener)
         if lock is not None:
             lock.tell(url)
-        idle_s = min(IDLE_S, settings.timings.lease_s / 4)
+        idle_s = min(IDLE_S, settings.timings.lease_s / 2)
         store = stack.enter_context(Store.open(place, SystemClock(), idle_s=idle_s))
         anyio.run(_serve, Start(settings, folder, store, url, displace=not shared), listener)
     return 0

@@ -60,9 +60,24 @@ def migrate_server(link: Link) -> None:
     Raises `Refused` for a database of another program, for one that a later version wrote, and for one that cannot
     hold all text; `Busy` when two processes make it at the very same time.
     """
+    try:
+        _migrate_server(link)
+    except link.errors as error:
+        # Two that make the very first table at once: the database lets one do it, and the other finds it done.
+        if getattr(error, "sqlstate", "") not in _MADE_TWICE:
+            raise
+        _migrate_server(link)
+
+
+_MADE_TWICE = {"23505", "42P07"}
+
+
+def _migrate_server(link: Link) -> None:
     link.begin()
     done = False
     try:
+        # Importing Alembic takes its time, and another's migration may take minutes.
+        link.execute("SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL lock_timeout = 0")
         if _server_version(link) != HEAD:
             _make_ours(link)
             # Whoever waited for the lock finds the work done.

@@ -55,7 +55,7 @@ from gamekeeper.store.session import Writing
 VALIDATORS = 2
 AUDIT_PAGE = 2000
 LOOK_AGAIN_S = 0.2
-STORE_VARIABLE = "GAMEKEEPER_STORE__URL"
+STORE_FILE = "gamekeeper.db"
 
 
 Serve = Callable[[AgentConfig, Clock], Awaitable[None]]
@@ -69,7 +69,7 @@ def run_coordinator(settings: Settings) -> int:
     """
     folder = settings.data_dir.resolve()
     make_data_dir(folder)
-    place = store_place(folder)
+    place = store_place(settings, folder)
     shared = isinstance(place, str) and is_server(place)
     with contextlib.ExitStack() as stack:
         # A file has one coordinator. Of those on a server, one holds the role and the others stand by.
@@ -79,14 +79,16 @@ def run_coordinator(settings: Settings) -> int:
         if lock is not None:
             lock.tell(url)
         idle_s = min(IDLE_S, settings.timings.lease_s / 2)
-        store = stack.enter_context(Store.open(place, SystemClock(), idle_s=idle_s))
+        store = stack.enter_context(
+            Store.open(place, SystemClock(), idle_s=idle_s, passfile=settings.store.passfile)
+        )
         anyio.run(_serve, Start(settings, folder, store, url, displace=not shared), listener)
     return 0
 
 
-def store_place(folder: Path) -> str | Path:
-    """Where the state of this data folder is kept: on the server that is named, or in a file of the folder."""
-    return os.environ.get(STORE_VARIABLE, "") or folder / "gamekeeper.db"
+def store_place(settings: Settings, folder: Path) -> str | Path:
+    """Where the state of this data folder is kept: on the server that the settings name, or in a file of the folder."""
+    return settings.store.url or folder / STORE_FILE
 
 
 @dataclass(frozen=True, slots=True)

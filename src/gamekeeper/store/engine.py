@@ -52,12 +52,18 @@ class Store(ABC):
 
     @staticmethod
     def open(
-        place: str | Path, clock: Clock, rng: random.Random | None = None, *, idle_s: float = IDLE_S
+        place: str | Path,
+        clock: Clock,
+        rng: random.Random | None = None,
+        *,
+        idle_s: float = IDLE_S,
+        passfile: str = "",
     ) -> Store:
         """Open the store at `place`: a file, made if there is none; "postgresql://…"; ":memory:" is `inline`.
 
         On PostgreSQL all times are those of the database's clock, and a transaction in which this process falls silent
-        for `idle_s` seconds is undone by the server, so that a paused process holds nothing up for longer.
+        for `idle_s` seconds is undone by the server, so that a paused process holds nothing up for longer. `passfile` is
+        a file with passwords as libpq reads it.
 
         Raises `Refused` for another program's or a later version's database, `Corrupt` for a damaged one, `UsageError`
         when it cannot be opened, `Busy` when another process holds it or the server does not answer, `NotAllowed` when
@@ -66,7 +72,7 @@ class Store(ABC):
         if str(place) == ":memory:":
             return Store.inline(clock, rng)
         if isinstance(place, str) and is_server(place):
-            return PostgresStore(place, clock, rng, idle_s=idle_s)
+            return PostgresStore(place, clock, rng, idle_s=idle_s, passfile=passfile)
         return FileStore(Path(place), clock, rng)
 
     @staticmethod
@@ -260,12 +266,13 @@ class PostgresStore(ServedStore):
         rng: random.Random | None = None,
         *,
         idle_s: float = IDLE_S,
+        passfile: str = "",
         time: StoreTime | None = None,
     ) -> None:
         from gamekeeper.store.hints import HintListener
         from gamekeeper.store.postgres import PostgresLink, Server
 
-        self._server = Server.named(url, clock, idle_s=idle_s, time=time)
+        self._server = Server.named(url, clock, idle_s=idle_s, passfile=passfile, time=time)
         self._listener: HintListener | None = None
         self._make_listener = HintListener
         self._link = PostgresLink(self._server)

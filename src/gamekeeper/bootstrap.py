@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from urllib.parse import quote
 
 import anyio
 import anyio.to_thread
@@ -56,6 +55,7 @@ from gamekeeper.store.session import Writing
 VALIDATORS = 2
 AUDIT_PAGE = 2000
 LOOK_AGAIN_S = 0.2
+STORE_FILE = "gamekeeper.db"
 
 
 Serve = Callable[[AgentConfig, Clock], Awaitable[None]]
@@ -78,19 +78,17 @@ def run_coordinator(settings: Settings) -> int:
         url = url_of(settings, listener)
         if lock is not None:
             lock.tell(url)
-        idle_s = min(IDLE_S, settings.timings.lease_s / 4)
-        store = stack.enter_context(Store.open(place, SystemClock(), idle_s=idle_s))
+        idle_s = min(IDLE_S, settings.timings.lease_s / 2)
+        store = stack.enter_context(
+            Store.open(place, SystemClock(), idle_s=idle_s, passfile=settings.store.passfile)
+        )
         anyio.run(_serve, Start(settings, folder, store, url, displace=not shared), listener)
     return 0
 
 
 def store_place(settings: Settings, folder: Path) -> str | Path:
-    """Where the state of this data folder is kept: on the server that is named, or in a file of the folder."""
-    url = settings.store.url
-    if not url or not settings.store.passfile:
-        return url or folder / "gamekeeper.db"
-    passfile = quote(str(Path(settings.store.passfile).expanduser()))
-    return f"{url}{'&' if '?' in url else '?'}passfile={passfile}"
+    """Where the state of this data folder is kept: on the server that the settings name, or in a file of the folder."""
+    return settings.store.url or folder / STORE_FILE
 
 
 @dataclass(frozen=True, slots=True)

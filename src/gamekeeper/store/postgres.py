@@ -107,7 +107,9 @@ class Server:
     _read_at: float = 0.0
 
     @classmethod
-    def named(cls, url: str, clock: Clock, *, idle_s: float, time: StoreTime | None = None) -> Server:
+    def named(
+        cls, url: str, clock: Clock, *, idle_s: float, passfile: str = "", time: StoreTime | None = None
+    ) -> Server:
         """The database at `url`. Raises `UsageError` when that cannot be read; no message holds its password."""
         path = shown(url)
         try:
@@ -118,6 +120,8 @@ class Server:
                 remedy="write it as postgresql://USER@HOST:PORT/DATABASE, special characters as %XX",
             ) from None
         known.setdefault("connect_timeout", CONNECT_S)
+        if passfile:
+            known["passfile"] = passfile
         known.setdefault("application_name", "gamekeeper")
         # Of several hosts, the one that can be written; and the end of a silent network is noticed.
         known.setdefault("target_session_attrs", "read-write")

@@ -18,7 +18,7 @@ import uvicorn
 from anyio.abc import TaskGroup
 
 from gamekeeper.adapters.object_store import FolderStore
-from gamekeeper.agent.config import AgentConfig
+from gamekeeper.agent.config import AgentConfig, declared
 from gamekeeper.agent.start import run_agent as serve_node
 from gamekeeper.core.actions import EndAttempt
 from gamekeeper.core.clock import Clock, SystemClock
@@ -343,7 +343,8 @@ def daemons_of(coordinator: Coordinator) -> Sequence[Cyclic]:
         hints.distribution.signal()
         hints.pipeline.signal()
 
-    distributor = jobs.distributor(duty, waiting, board.wake)
+    limits = desk.settings.distribution.to_limits()
+    distributor = jobs.distributor(duty, limits, waiting, board.wake)
     looping = pipeline.pipeline(duty, lines, desk.settings.seed, hints.distribution.signal)
     promoter = models.promoter(duty, lines, hints.pipeline.signal)
     distributor.hint, looping.hint, promoter.hint = hints.distribution, hints.pipeline, hints.promotion
@@ -428,4 +429,5 @@ def agent_config(settings: Settings, folder: Path, url: str) -> AgentConfig:
         join_token=folder / "tokens" / f"{JOIN_TOKEN}.token",
         host_name=socket.gethostname(),
         free_bytes_least=settings.agent.min_free_bytes,
+        machine=declared(settings.agent),
     )

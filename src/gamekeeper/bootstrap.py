@@ -26,6 +26,7 @@ from gamekeeper.core.errors import RoleHeld, SettingsError, StaleToken
 from gamekeeper.core.events import SettingsApplied
 from gamekeeper.daemons import jobs, looks, models, pipeline
 from gamekeeper.daemons.duty import Duty
+from gamekeeper.daemons.fused import StepMatch
 from gamekeeper.runtime.daemon import Cyclic, Hint
 from gamekeeper.runtime.data_dir import (
     announce,
@@ -344,6 +345,7 @@ def daemons_of(coordinator: Coordinator) -> Sequence[Cyclic]:
         hints.pipeline.signal()
 
     limits = desk.settings.distribution.to_limits()
+    coordinator.matching = partial(StepMatch, limits, desk.epoch)
     distributor = jobs.distributor(duty, limits, waiting, board.wake)
     looping = pipeline.pipeline(duty, lines, desk.settings.seed, hints.distribution.signal)
     promoter = models.promoter(duty, lines, hints.pipeline.signal)

@@ -273,15 +273,12 @@ def daemons_of(coordinator: Coordinator) -> Sequence[Cyclic]:
     duty = Duty(desk.store, Executor(desk.store, ROLE), desk.epoch)
     lines, timings = desk.settings.lines, desk.settings.timings
 
-    def waiting() -> list[jobs.Waiting]:
-        return [jobs.Waiting(one.node_id, one.incarnation, one.slots) for one in board.waiting()]
-
     async def ended(over: Sequence[EndAttempt]) -> None:
         await coordinator.forget_uploads([(one.attempt_id, one.token) for one in over])
         hints.distribution.signal()
         hints.pipeline.signal()
 
-    distributor = jobs.distributor(duty, waiting, board.wake)
+    distributor = jobs.distributor(duty, board, board.wake)
     looping = pipeline.pipeline(duty, lines, desk.settings.seed, hints.distribution.signal)
     promoter = models.promoter(duty, lines, hints.pipeline.signal)
     distributor.hint, looping.hint, promoter.hint = hints.distribution, hints.pipeline, hints.promotion

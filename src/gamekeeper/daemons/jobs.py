@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Protocol
 
 from gamekeeper.core.actions import EndAttempt, GrantJob
 from gamekeeper.core.jobs import JobState
@@ -17,36 +17,56 @@ from gamekeeper.store.decisions import Outcome as Applied
 from gamekeeper.store.session import Reading
 
 JOBS_PER_PASS = 1000
+AGENTS_PER_PASS = 1000
+EVERY_S = 1.0
 REST_S = 0.01
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(Protocol):
     """A parked claim, as the distributor sees it."""
 
-    node_id: str
-    incarnation: str
-    slots: int
+    @property
+    def node_id(self) -> str: ...
+
+    @property
+    def incarnation(self) -> str: ...
+
+    @property
+    def slots(self) -> int: ...
 
 
-def distribution_view(r: Reading, waiting: Sequence[Waiting]) -> work_distributor.View:
+class Offers(Protocol):
+    """The parked claims."""
+
+    def fresh(self, most: int) -> Sequence[Waiting]:
+        """Those that no pass has looked at; each is handed out once."""
+
+    def some(self, most: int) -> Sequence[Waiting]:
+        """Up to `most` of all, in turn."""
+
+
+def distribution_view(
+    r: Reading, waiting: Sequence[Waiting], jobs_at_most: int = JOBS_PER_PASS
+) -> work_distributor.View:
     """Parked claims with their leases, ready jobs, and the load of each lane."""
-    states = {state.lease.incarnation: state for state in leases.agents(r)} if waiting else {}
+    states = {one.incarnation: leases.agent_of(r, one.node_id) for one in waiting}
     agents = tuple(
         work_distributor.WaitingAgent(
             node_id=one.node_id,
             incarnation=one.incarnation,
-            free_slots=max(0, min(one.slots, states[one.incarnation].slots - states[one.incarnation].busy)),
-            lease_expires_at=states[one.incarnation].lease.expires_at,
+            free_slots=max(0, min(one.slots, state.slots - state.busy)),
+            lease_expires_at=state.lease.expires_at,
         )
         for one in waiting
-        if one.incarnation in states and not states[one.incarnation].reaped
+        if (state := states[one.incarnation]) is not None
+        and state.lease.incarnation == one.incarnation
+        and not state.reaped
     )
     jobs = tuple(
         work_distributor.ReadyJob(
             job.id, job.spec.kind, job.spec.purpose, job.spec.line, job.created_at, job.not_before
         )
-        for job in job_queue.waiting(r, JOBS_PER_PASS)
+        for job in job_queue.waiting(r, jobs_at_most)
     )
     running = tuple(
         work_distributor.LaneLoad(count.line, count.kind, count.purpose, count.n)
@@ -56,15 +76,25 @@ def distribution_view(r: Reading, waiting: Sequence[Waiting]) -> work_distributo
     return work_distributor.View(agents, jobs, running, draining=looks.draining(r))
 
 
-def distributor(
-    duty: Duty, waiting: Callable[[], Sequence[Waiting]], wake: Callable[[str], None]
-) -> Daemon[work_distributor.View]:
-    """Matches waiting agents and ready jobs in batches; `wake` tells a parked claim to look again."""
-    limits = work_distributor.Limits()
+def distributor(duty: Duty, offers: Offers, wake: Callable[[str], None]) -> Daemon[work_distributor.View]:
+    """Matches waiting agents and ready jobs in batches; `wake` tells a parked claim to look again.
 
-    async def gather() -> work_distributor.View:
-        offers = list(waiting())
-        return await duty.store.aread(lambda r: distribution_view(r, offers))
+    While no job is due, a pass looks only at claims that came since the last one: ten thousand idle agents cost
+    nothing. Otherwise it looks at a bounded number of them in turn.
+    """
+    limits = work_distributor.Limits()
+    looked_at = float("-inf")
+
+    async def gather() -> work_distributor.View | None:
+        nonlocal looked_at
+        due, now = await duty.store.aread(lambda r: (_due(r), r.now))
+        whole = due or now - looked_at >= EVERY_S
+        seen = offers.some(AGENTS_PER_PASS) if due else offers.fresh(AGENTS_PER_PASS)
+        if not seen and not whole:
+            return None
+        if whole:
+            looked_at = now
+        return await duty.store.aread(lambda r: distribution_view(r, seen, JOBS_PER_PASS if whole else 1))
 
     def granted(outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
@@ -73,7 +103,7 @@ def distributor(
 
     return Daemon(
         name=work_distributor.POLICY,
-        every_s=1.0,
+        every_s=EVERY_S,
         rest_s=REST_S,
         gather=gather,
         decide=lambda view, now: work_distributor.decide(view, limits, now),
@@ -81,8 +111,22 @@ def distributor(
     )
 
 
-def reaper_view(r: Reading, serving_since: float) -> job_reaper.View:
-    """All leases and all live attempts."""
+def _due(r: Reading) -> bool:
+    first = job_queue.waiting(r, 1)
+    return bool(first) and first[0].not_before <= r.now
+
+
+def reaper_view(r: Reading, serving_since: float, again: Collection[str] = ()) -> job_reaper.View:
+    """Leases that ran out and attempts that no running lease covers; also the leases of the nodes in `again`.
+
+    What is held in good order is not looked at: the cost follows the trouble, not the number of nodes.
+    """
+    states = {state.lease.node_id: state for state in leases.expired_leases(r)}
+    unheld = leases.unheld_attempts(r)
+    for node_id in {*again, *(one.node_id for one in unheld)} - states.keys():
+        state = leases.agent_of(r, node_id)
+        if state is not None:
+            states[node_id] = state
     return job_reaper.View(
         leases=tuple(
             job_reaper.NodeLease(
@@ -92,11 +136,13 @@ def reaper_view(r: Reading, serving_since: float) -> job_reaper.View:
                 state.lease.expires_at,
                 state.reaped,
             )
-            for state in leases.agents(r)
+            for state in states.values()
         ),
         attempts=tuple(
-            job_reaper.HeldAttempt(one.id, one.token, one.job_id, one.node_id, one.incarnation, one.leased_at)
-            for one in job_queue.live_attempts(r)
+            job_reaper.HeldAttempt(
+                one.attempt_id, one.token, one.job_id, one.node_id, one.incarnation, one.leased_at
+            )
+            for one in unheld
         ),
         serving_since=serving_since,
     )
@@ -113,8 +159,16 @@ def reaper(
     """Ends attempts whose lease is over; `ended` is told which."""
     limits = job_reaper.Limits(lease_s=lease_s)
 
+    suspects: frozenset[str] = frozenset()
+
     async def gather() -> job_reaper.View:
-        return await duty.store.aread(lambda r: reaper_view(r, serving_since()))
+        """A suspect of the last look is looked at once more, so that its recovery is told too."""
+        nonlocal suspects
+        view, now = await duty.store.aread(lambda r: (reaper_view(r, serving_since(), suspects), r.now))
+        suspects = frozenset(lease.node_id for lease in view.leases if lease.expires_at <= now) | {
+            one.node_id for one in view.attempts
+        }
+        return view
 
     async def after(outcomes: Sequence[Outcome]) -> None:
         over = [

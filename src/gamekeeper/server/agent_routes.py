@@ -26,7 +26,7 @@ from gamekeeper.protocol import (
     Started,
     UploadState,
 )
-from gamekeeper.server.http import Caller, Here, joiner, node, sane_body, until_gone
+from gamekeeper.server.http import Caller, Here, joiner, node, rest_of, sane_body
 from gamekeeper.server.principals import Principal, Right
 
 router = APIRouter(prefix="/v1", tags=["agents"])
@@ -52,8 +52,7 @@ async def connect(message: Connect, here: Here, node_id: NodeId) -> Connected:
 @router.post("/agent/claim", dependencies=BODY)
 async def claim(message: Claim, here: Here, node_id: NodeId, request: Request) -> Claimed:
     """Ask for jobs; waits up to `wait_s` while there are none."""
-    answer = await until_gone(request, here.claim(node_id, message))
-    return answer if answer is not None else Claimed(grants=[])
+    return await here.claim(node_id, message, rest_of(request.receive))
 
 
 @router.post("/agent/beat", dependencies=BODY)

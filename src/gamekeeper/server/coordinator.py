@@ -27,7 +27,7 @@ from gamekeeper.protocol import (
     Started,
 )
 from gamekeeper.server import booking, grants
-from gamekeeper.server.board import ClaimBoard
+from gamekeeper.server.board import ClaimBoard, Rest
 from gamekeeper.server.desk import ROLE, Desk
 from gamekeeper.server.principals import (
     ADMIN_TOKEN,
@@ -114,10 +114,11 @@ class Coordinator:
         self.desk.hints.pipeline.signal()
         return answer
 
-    async def claim(self, node_id: str, message: Claim) -> Claimed:
+    async def claim(self, node_id: str, message: Claim, rest: Rest | None = None) -> Claimed:
         """Hand over the attempts granted to this incarnation, waiting for some up to `wait_s`.
 
-        The reply is built from the store: a grant whose reply was lost is handed over again by the next claim.
+        The reply is built from the store: a grant whose reply was lost is handed over again by the next claim. `rest`
+        waits for a time to pass and tells when the caller has left, who is then granted nothing more.
         """
         until = self.desk.clock.monotonic() + message.wait_s
         offer = self.board.park(node_id, message.incarnation, message.slots)
@@ -129,9 +130,14 @@ class Coordinator:
                 if done or self.board.closing or offer.replaced:
                     return answer
                 self.desk.hints.distribution.signal()
-                await offer.woken.wait(self.desk.clock, left)
+                if await offer.rest(rest or self._sleep, left):
+                    return Claimed(grants=[])
         finally:
             self.board.leave(offer)
+
+    async def _sleep(self, seconds: float) -> bool:
+        await self.desk.clock.sleep(seconds)
+        return False
 
     async def granted(self, node_id: str, message: Claim) -> Claimed:
         """The attempts this incarnation holds and has not been handed; never waits."""

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import anyio
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.types import Receive
 
-from gamekeeper.core.errors import (
-    GamekeeperError,
-    NotAllowed,
-    UsageError,
-)
+from gamekeeper.core.errors import NotAllowed, UsageError
+from gamekeeper.server.board import Rest
 from gamekeeper.server.coordinator import Coordinator
 from gamekeeper.server.principals import Principal, Right
-
-T = TypeVar("T")
 
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -95,24 +90,14 @@ def _fits(value: object) -> bool:
     return True
 
 
-async def until_gone(request: Request, work: Awaitable[T]) -> T | None:
-    """The result of `work`; `None`, and `work` cancelled, when the caller hangs up first."""
-    result: list[T] = []
-    failure: list[GamekeeperError] = []
-    async with anyio.create_task_group() as tasks:
+def rest_of(receive: Receive) -> Rest:
+    """Waits for seconds to pass, or for the caller to hang up; `receive` is the call's, its body read already."""
 
-        async def watch() -> None:
-            while (await request.receive())["type"] != "http.disconnect":
+    async def rest(seconds: float) -> bool:
+        with anyio.move_on_after(seconds):
+            while (await receive())["type"] != "http.disconnect":
                 pass
-            tasks.cancel_scope.cancel()
+            return True
+        return False
 
-        tasks.start_soon(watch)
-        try:
-            result.append(await work)
-        except GamekeeperError as error:
-            # Out of the task group by hand: it would wrap the error into a group.
-            failure.append(error)
-        tasks.cancel_scope.cancel()
-    if failure:
-        raise failure[0]
-    return result[0] if result else None
+    return rest

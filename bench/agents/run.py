@@ -182,11 +182,11 @@ async def measure(options: argparse.Namespace, folder: Path) -> int:
 async def storm(swarm: Swarm, coordinator: Coordinator, lease_s: float) -> None:
     """Kill the coordinator, start it again, and wait until everybody is back; then for a lease and a half."""
     n = len(swarm.agents)
+    swarm.tally.connects = type(swarm.tally.connects)("d")
     coordinator.kill()
     killed = CLOCK.monotonic()
     await coordinator.start()
     print(f"storm: answering again after {CLOCK.monotonic() - killed:.1f} s", flush=True)
-    swarm.tally.connects = type(swarm.tally.connects)("d")
     async with phase("storm", swarm, coordinator):
         await until(lambda: len(swarm.tally.connects) >= n and swarm.connected == n, swarm, 120)
     rates: dict[int, int] = {}

@@ -18,7 +18,7 @@ from gamekeeper.adapters.object_store import FolderStore
 from gamekeeper.agent.config import AgentConfig
 from gamekeeper.agent.start import run_agent as serve_node
 from gamekeeper.core.actions import EndAttempt
-from gamekeeper.core.clock import Clock, SystemClock
+from gamekeeper.core.clock import Clock, SystemClock, unseeded
 from gamekeeper.core.errors import GamekeeperError, RoleHeld, SettingsError, StaleToken
 from gamekeeper.core.events import SettingsApplied
 from gamekeeper.daemons import jobs, looks, models, pipeline
@@ -37,8 +37,10 @@ from gamekeeper.runtime.executor import Executor, RoleLost
 from gamekeeper.runtime.supervisor import RUN_VARIABLE, keep_daemons
 from gamekeeper.runtime.telemetry import logger
 from gamekeeper.server.app import create_app
+from gamekeeper.server.connections import bounded, raise_file_limit
 from gamekeeper.server.coordinator import Coordinator
 from gamekeeper.server.desk import ROLE, ArtifactFiles, Desk, ThreadWorkers
+from gamekeeper.server.gates import Gates, default_bounds
 from gamekeeper.server.principals import ADMIN_TOKEN, JOIN_TOKEN, secret_hash
 from gamekeeper.server.reporting import FileAudit
 from gamekeeper.settings import Settings
@@ -49,6 +51,7 @@ from gamekeeper.store.session import Writing
 VALIDATORS = 2
 AUDIT_PAGE = 2000
 LOOK_AGAIN_S = 0.2
+LAG_EVERY_S = 0.1
 
 
 Serve = Callable[[AgentConfig, Clock], Awaitable[None]]
@@ -87,7 +90,7 @@ def run_coordinator(settings: Settings) -> int:
             workers=ThreadWorkers(VALIDATORS),
             epoch=epoch,
         )
-        anyio.run(_serve, Coordinator(desk), listener, folder, url)
+        anyio.run(_serve, Coordinator(desk), listener, folder, url, backend_options={"use_uvloop": True})
     return 0
 
 
@@ -140,7 +143,7 @@ def _bind(host: str, port: int) -> socket.socket | None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(address)
-        listener.listen(2048)
+        listener.listen(4096)
     except OSError:
         listener.close()
         return None
@@ -181,9 +184,13 @@ async def _serve(coordinator: Coordinator, listener: socket.socket, folder: Path
     coordinator.audit = await clean_up(desk)
     if coordinator.audit.lost:
         log.error("files of the catalogue are lost", files=coordinator.audit.lost)
+    gates = Gates(default_bounds(), unseeded())
     server = _Server(
         uvicorn.Config(
-            create_app(coordinator),
+            create_app(coordinator, gates),
+            http=bounded(raise_file_limit()),
+            ws="none",
+            proxy_headers=False,
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -205,6 +212,7 @@ async def _serve(coordinator: Coordinator, listener: socket.socket, folder: Path
             async with anyio.create_task_group() as duties:
                 duties.start_soon(_keep_role, coordinator)
                 duties.start_soon(_keep_daemons, coordinator)
+                duties.start_soon(_watch_lag, desk.clock, gates)
                 duties.start_soon(_until_told, received, duties.cancel_scope)
                 await desk.role_lost.wait()
                 duties.cancel_scope.cancel()
@@ -258,6 +266,14 @@ async def _keep_role(coordinator: Coordinator) -> None:
         except GamekeeperError as error:
             # A full disk, say. Nobody else can take the role while this process holds the folder's lock.
             logger("coordinator").warning("the role was not renewed", error=error.message)
+
+
+async def _watch_lag(clock: Clock, gates: Gates) -> None:
+    """Measure how late the event loop runs: classes of calls that can wait yield when it does."""
+    while True:
+        due = clock.monotonic() + LAG_EVERY_S
+        await clock.sleep(LAG_EVERY_S)
+        gates.lag_s = clock.monotonic() - due
 
 
 async def _keep_daemons(coordinator: Coordinator) -> None:

@@ -18,6 +18,8 @@ from gamekeeper.store.session import Reading
 
 JOBS_PER_PASS = 1000
 AGENTS_PER_PASS = 1000
+AGENTS_PER_JOB = 2
+WIDE_EVERY_S = 0.25
 EVERY_S = 1.0
 REST_S = 0.01
 
@@ -76,6 +78,26 @@ def distribution_view(
     return work_distributor.View(agents, jobs, running, draining=looks.draining(r))
 
 
+class Span:
+    """How many waiting agents a pass looks at: a few for each due job, more while jobs find no agent among them."""
+
+    def __init__(self) -> None:
+        self.wanted = 0
+        self._width = 1
+        self._wide_at = float("-inf")
+
+    def agents(self, due: int, now: float) -> int:
+        """Agents for a pass over `due` jobs. A wide look is dear, so it is taken a few times a second only."""
+        width = self._width if now - self._wide_at >= WIDE_EVERY_S else 1
+        if width > 1:
+            self._wide_at = now
+        return min(AGENTS_PER_PASS, AGENTS_PER_JOB * (due + 4) * width)
+
+    def came_out(self, granted: int) -> None:
+        """Widen when there were both jobs and agents, and fewer grants than of either."""
+        self._width = min(AGENTS_PER_PASS, 4 * self._width) if granted < self.wanted else 1
+
+
 def distributor(duty: Duty, offers: Offers, wake: Callable[[str], None]) -> Daemon[work_distributor.View]:
     """Matches waiting agents and ready jobs in batches; `wake` tells a parked claim to look again.
 
@@ -83,13 +105,14 @@ def distributor(duty: Duty, offers: Offers, wake: Callable[[str], None]) -> Daem
     nothing. Otherwise it looks at a bounded number of them in turn.
     """
     limits = work_distributor.Limits()
-    looked_at = float("-inf")
+    looked_at, span = float("-inf"), Span()
 
     async def gather() -> work_distributor.View | None:
         nonlocal looked_at
-        due, now = await duty.store.aread(lambda r: (_due(r), r.now))
-        whole = due or now - looked_at >= EVERY_S
-        seen = offers.some(AGENTS_PER_PASS) if due else offers.fresh(AGENTS_PER_PASS)
+        due, now = await duty.store.aread(lambda r: (looks.due_jobs(r, JOBS_PER_PASS), r.now))
+        whole = due > 0 or now - looked_at >= EVERY_S
+        seen = offers.some(span.agents(due, now)) if due else offers.fresh(AGENTS_PER_PASS)
+        span.wanted = min(due, len(seen))
         if not seen and not whole:
             return None
         if whole:
@@ -97,9 +120,12 @@ def distributor(duty: Duty, offers: Offers, wake: Callable[[str], None]) -> Daem
         return await duty.store.aread(lambda r: distribution_view(r, seen, JOBS_PER_PASS if whole else 1))
 
     def granted(outcomes: Sequence[Outcome]) -> None:
+        applied = 0
         for outcome in outcomes:
             if isinstance(outcome.action, GrantJob) and outcome.result is Applied.APPLIED:
+                applied += 1
                 wake(outcome.action.incarnation)
+        span.came_out(applied)
 
     return Daemon(
         name=work_distributor.POLICY,
@@ -109,11 +135,6 @@ def distributor(duty: Duty, offers: Offers, wake: Callable[[str], None]) -> Daem
         decide=lambda view, now: work_distributor.decide(view, limits, now),
         apply=duty.applying(granted),
     )
-
-
-def _due(r: Reading) -> bool:
-    first = job_queue.waiting(r, 1)
-    return bool(first) and first[0].not_before <= r.now
 
 
 def reaper_view(r: Reading, serving_since: float, again: Collection[str] = ()) -> job_reaper.View:

@@ -22,6 +22,9 @@ _LEASED = sql(
 _LIVE = sql("SELECT id, token FROM attempts WHERE {live_attempt}")
 _CATALOGUE = sql("SELECT id, hash, bytes FROM artifacts WHERE id > :after ORDER BY id LIMIT :limit")
 _CANCELLING = sql("SELECT id FROM jobs WHERE {held_job} AND cancel_requested = 1")
+_DUE = sql(
+    "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE {ready_job} AND not_before <= :now LIMIT :limit) AS due"
+)
 
 
 def phase(r: Reading) -> Phase:
@@ -68,6 +71,11 @@ def incarnation_of(r: Reading, node_id: str) -> str | None:
 def leased_attempts(r: Reading, node_id: str, incarnation: str, limit: int = 1024) -> list[int]:
     """Attempts that were granted to the incarnation and not reported as started, the oldest first."""
     return [row["id"] for row in r.rows(_LEASED, node_id=node_id, incarnation=incarnation, limit=limit)]
+
+
+def due_jobs(r: Reading, limit: int) -> int:
+    """How many jobs could be granted now, counted up to `limit`."""
+    return r.number(_DUE, now=r.now, limit=limit)
 
 
 def cancelling(r: Reading) -> frozenset[int]:

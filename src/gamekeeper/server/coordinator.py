@@ -35,7 +35,9 @@ from gamekeeper.server.principals import (
     MAX_SECRET,
     Principal,
     Right,
+    Shown,
     Unauthenticated,
+    Unrecognised,
     mint_secret,
     same_hash,
     secret_hash,
@@ -45,9 +47,15 @@ from gamekeeper.server.uploads import Uploads
 from gamekeeper.store import inventory, job_queue, leases
 from gamekeeper.store.session import Reading, Writing
 
+Caller = str | Shown
+"""An enrolled node: its verified id, or a credential to be verified in the transaction that serves the call."""
+
 
 class Coordinator:
-    """The protocol's methods. Each takes a message and the verified identity of the caller."""
+    """The protocol's methods. Each takes a message and the verified identity of the caller.
+
+    Those that take a `Caller` raise `Unrecognised`, having done nothing, when its credential is not the node's.
+    """
 
     def __init__(self, desk: Desk, *, mint: Callable[[], str] = mint_secret) -> None:
         self.desk = desk
@@ -86,7 +94,7 @@ class Coordinator:
         )
         return Enrolled(node_id=node.id, credential=credential, protocol=PROTOCOL_VERSION)
 
-    async def connect(self, node_id: str, message: Connect) -> Connected:
+    async def connect(self, who: Caller, message: Connect) -> Connected:
         """Give a fresh agent incarnation its node's lease, with the attempts it re-adopted."""
         _check_version(message.protocol)
         lease_s = self.desk.settings.timings.lease_s
@@ -95,7 +103,7 @@ class Coordinator:
         def change(w: Writing) -> Connected:
             lease, keep, stop = leases.connect_agent(
                 w,
-                node_id,
+                _verified(w, who),
                 message.incarnation,
                 lease_s,
                 held=held,
@@ -114,17 +122,18 @@ class Coordinator:
         self.desk.hints.pipeline.signal()
         return answer
 
-    async def claim(self, node_id: str, message: Claim, rest: Rest | None = None) -> Claimed:
+    async def claim(self, who: Caller, message: Claim, rest: Rest | None = None) -> Claimed:
         """Hand over the attempts granted to this incarnation, waiting for some up to `wait_s`.
 
         The reply is built from the store: a grant whose reply was lost is handed over again by the next claim. `rest`
         waits for a time to pass and tells when the caller has left, who is then granted nothing more.
         """
         until = self.desk.clock.monotonic() + message.wait_s
+        node_id = who if isinstance(who, str) else who.node_id
         offer = self.board.park(node_id, message.incarnation, message.slots)
         try:
             while True:
-                answer = await self.granted(node_id, message)
+                answer = await self.granted(who, message)
                 left = until - self.desk.clock.monotonic()
                 done = answer.grants or answer.draining or left <= 0
                 if done or self.board.closing or offer.replaced:
@@ -139,13 +148,13 @@ class Coordinator:
         await self.desk.clock.sleep(seconds)
         return False
 
-    async def granted(self, node_id: str, message: Claim) -> Claimed:
+    async def granted(self, who: Caller, message: Claim) -> Claimed:
         """The attempts this incarnation holds and has not been handed; never waits."""
         now = self.desk.clock.now()
 
         def look(r: Reading) -> grants.Pending:
             skip = self._handed.skip(message.incarnation, now)
-            return grants.pending(r, node_id, message.incarnation, message.slots, skip)
+            return grants.pending(r, _verified(r, who), message.incarnation, message.slots, skip)
 
         found = await self.desk.read(look)
         for attempt, problem in found.unfit:
@@ -153,7 +162,7 @@ class Coordinator:
         self._handed.note(message.incarnation, [grant.attempt for grant in found.grants], now)
         return Claimed(grants=found.grants, draining=found.draining)
 
-    async def beat(self, node_id: str, message: Beat) -> BeatReply:
+    async def beat(self, who: Caller, message: Beat) -> BeatReply:
         """Renew the lease of an incarnation and take down its progress."""
         lease_s = self.desk.settings.timings.lease_s
         progress = [
@@ -169,7 +178,7 @@ class Coordinator:
         ]
 
         def change(w: Writing) -> BeatReply:
-            grants.check_incarnation(w, node_id, message.incarnation)
+            grants.check_incarnation(w, _verified(w, who), message.incarnation)
             lease, stop = leases.beat(
                 w, message.incarnation, lease_s, progress, _observation(message.observed, w.now)
             )
@@ -222,6 +231,15 @@ class Coordinator:
         self.desk.hints.distribution.signal()
         if phase is Phase.DRAINING:
             self.board.wake_all()
+
+
+def _verified(r: Reading, who: Caller) -> str:
+    if isinstance(who, str):
+        return who
+    node = inventory.node_by_credential(r, who.credential_hash)
+    if node is None or node.id != who.node_id:
+        raise Unrecognised
+    return node.id
 
 
 def check_attempt(r: Reading, node_id: str, attempt_id: int, token: int) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -145,7 +146,7 @@ def lost(folder: Path) -> dict[str, int]:
 async def measure(options: argparse.Namespace, folder: Path) -> int:
     """The whole run; the exit code."""
     n = options.agents
-    submit(folder, n // 4, n // 20)
+    submit(folder, int(n * options.long), int(n * options.short))
     coordinator = Coordinator(folder, options.lease)
     host, port = await coordinator.start()
     swarm = Swarm(host, port, slots=2, claim_wait_s=options.claim_wait)
@@ -216,6 +217,10 @@ def main() -> int:
     parser.add_argument("--lease", type=float, default=120.0, help="lease_s; agents beat four times in it")
     parser.add_argument("--claim-wait", type=float, default=None)
     parser.add_argument("--starts-per-s", type=float, default=300.0)
+    parser.add_argument("--long", type=float, default=0.1, help="jobs that run on, for each agent")
+    parser.add_argument(
+        "--short", type=float, default=0.005, help="jobs that end after seconds and come again"
+    )
     parser.add_argument("--steady", type=float, default=60.0)
     parser.add_argument("--floods", type=float, default=20.0)
     parser.add_argument("--flood", nargs="*", default=["people", "uploads", "strangers"])
@@ -227,6 +232,7 @@ def main() -> int:
         from gamekeeper.agent.config import AgentConfig
 
         options.claim_wait = AgentConfig.__dataclass_fields__["claim_wait_s"].default
+    gc.disable()  # a walk through the objects of ten thousand agents would be measured as delay
     PROFILER.extend(options.profiler.split())
     print(f"{options.agents} agents, lease_s {options.lease:g}, at most {raise_file_limit()} open files")
     with contextlib.ExitStack() as stack:

@@ -238,12 +238,20 @@ class AgentCore:
         self.incarnation = self._fresh_incarnation()
         self._connecting = self._beating = None
         self._claims.clear()
-        self._connect_at = self._out.now + self._connect_delay()
+        self._connect_at = self._out.now + self._return_delay()
+
+    def _return_delay(self) -> float:
+        """All agents lose a coordinator that stops at the same moment: the first try is spread, too."""
+        if self.lease is None:
+            return self._connect_delays.failed()
+        return self._rng.uniform(0.0, self.lease.return_within_s)
 
     def _connect_delay(self) -> float:
         """As long as jobs run under a lease, it is worth asking often: they end with it."""
         delay = self._connect_delays.failed()
-        return delay if self.lease is None else min(delay, MOST_BETWEEN_RENEWALS_S)
+        if self.lease is None:
+            return delay
+        return min(delay, max(MOST_BETWEEN_RENEWALS_S, self.lease.return_within_s))
 
     # --- claims
 
@@ -282,7 +290,8 @@ class AgentCore:
         if event.serial == self._connecting:
             self._connecting = None
             self._refused(event)
-            self._connect_at = self._out.now + max(event.retry_after_s, self._connect_delay())
+            # The time a busy coordinator names is a place in its schedule: later would be as bad as earlier.
+            self._connect_at = self._out.now + (event.retry_after_s or self._connect_delay())
             if event.failure is Failure.STALE:
                 self.incarnation = self._fresh_incarnation()
         elif event.serial == self._beating:

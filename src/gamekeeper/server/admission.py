@@ -7,6 +7,7 @@ answer too slowly, loses the place.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,6 +19,7 @@ from gamekeeper.server.uploads import MAX_CHUNK
 MAX_BODY = 2 << 20
 BODY_WITHIN_S = 60.0
 TAKE_WITHIN_S = 60.0
+_NO_WAIT = nullcontext()
 _BULKY = frozenset({"download", "people"})
 
 
@@ -31,6 +33,7 @@ class Admission:
         self._app = app
         self._gates = gates
         self._seconds = seconds
+        self._turns = {kind: anyio.Semaphore(most) for kind, most in gates.served().items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one call."""
@@ -49,7 +52,8 @@ class Admission:
                 await answer_error(send, 413, _too_long(limit))
             elif isinstance(body, bytes):
                 taken = _taken_in_time(send) if kind in _BULKY else send
-                await self._app(scope, Replay(body, receive), taken)
+                async with self._turns.get(kind, _NO_WAIT):
+                    await self._app(scope, Replay(body, receive), taken)
         except TooSlow:
             pass  # uvicorn closes a connection whose answer was left unfinished
         finally:

@@ -27,7 +27,8 @@ class Bound:
 
     most: calls inside at once; each: calls inside at once of one caller. again_after_s: about how long a call that was
     turned away should wait when few were. rate_per_s, burst: calls let in per second over time, and at once.
-    yields_at_s: while the event loop is later than this, the class keeps to one call at a time.
+    yields_at_s: while the event loop is later than this, the class keeps to one call at a time. served: of the calls
+    inside, how many are worked on at once; the others wait for their turn.
     """
 
     most: int
@@ -36,6 +37,7 @@ class Bound:
     rate_per_s: float = float("inf")
     burst: int = 1
     yields_at_s: float = float("inf")
+    served: int = MANY
 
 
 def default_bounds() -> dict[str, Bound]:
@@ -48,7 +50,7 @@ def default_bounds() -> dict[str, Bound]:
         "agent": Bound(1024, each=64),
         "upload": Bound(16, each=4, yields_at_s=0.5),
         "download": Bound(64, each=8, yields_at_s=1.0),
-        "people": Bound(8, again_after_s=1.0, yields_at_s=0.25),
+        "people": Bound(32, again_after_s=1.0, yields_at_s=0.25, served=2),
     }
 
 
@@ -125,6 +127,10 @@ class Gates:
             gate.callers[caller] = left
         else:
             del gate.callers[caller]
+
+    def served(self) -> dict[str, int]:
+        """How many calls are worked on at once, for the classes that bound it."""
+        return {name: gate.bound.served for name, gate in self._gates.items() if gate.bound.served < MANY}
 
     def inside(self, kind: str) -> int:
         """How many calls of a class are under way."""

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from gamekeeper.core.jobs import JobState
 from gamekeeper.core.lines import Line
 from gamekeeper.core.matches import Purpose
-from gamekeeper.core.nodes import NodeStatus
 from gamekeeper.daemons import looks
 from gamekeeper.inspection import Attention, LineRow, PromotionTest, Status
 from gamekeeper.policy.continuous_loop import Phase, Stage
@@ -142,8 +141,7 @@ def _attention(r: Reading, settings: Settings, totals: Totals, lost_artifacts: i
             sentence=f"{node.host_name} lost its lease" + _ago(r, node.last_seen_at),
             hint=f"gamekeeper why node {node.id}",
         )
-        for node in inventory.nodes(r)
-        if node.status is NodeStatus.LOST
+        for node in inventory.lost_nodes(r, MAX_ATTENTION)
     ]
     for name in settings.lines:
         items += _failing_stages(r, name)

@@ -12,6 +12,7 @@ from gamekeeper.store.statements import adding, sql
 
 _ADD_NODE = adding(node_table, "id", *(c.name for c in node_table.columns if c.name != "id"))
 _NODES = sql("SELECT * FROM nodes ORDER BY id")
+_LOST_NODES = sql("SELECT * FROM nodes WHERE status = 'lost' ORDER BY id LIMIT :limit")
 _NODE = sql("SELECT * FROM nodes WHERE id = :id")
 _BY_CREDENTIAL = sql("SELECT * FROM nodes WHERE credential_hash = :hash")
 _REAP = sql("UPDATE agent_leases SET reaped = 1 WHERE node_id = :id AND expires_at <= :now AND reaped = 0")
@@ -55,6 +56,11 @@ def node(r: Reading, node_id: str) -> Node | None:
 def nodes(r: Reading) -> list[Node]:
     """All enrolled nodes by id."""
     return [_node(row) for row in r.rows(_NODES)]
+
+
+def lost_nodes(r: Reading, limit: int) -> list[Node]:
+    """Up to `limit` nodes whose lease was reaped, by id."""
+    return [_node(row) for row in r.rows(_LOST_NODES, limit=limit)]
 
 
 def mark_lost(w: Writing, node_id: str) -> None:

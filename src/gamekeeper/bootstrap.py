@@ -55,7 +55,7 @@ AUDIT_PAGE = 2000
 LOOK_AGAIN_S = 0.2
 LAG_EVERY_S = 0.1
 SWITCH_S = 0.0005
-COLLECTOR_THRESHOLDS = (10_000, 20, 1_000)
+COLLECTOR_THRESHOLDS = (2_000, 10, 1_000)
 
 
 Serve = Callable[[AgentConfig, Clock], Awaitable[None]]

@@ -6,6 +6,7 @@ answer too slowly, loses the place.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextlib import nullcontext
 
@@ -109,19 +110,22 @@ async def _whole_body(scope: Scope, receive: Receive, limit: int) -> bytes | _Go
             return None
     parts: list[bytes] = []
     size = 0
-    with anyio.move_on_after(BODY_WITHIN_S):
-        while True:
-            message = await receive()
-            if message["type"] != "http.request":
-                return _Gone()
-            part = message.get("body", b"")
-            size += len(part)
-            if size > limit:
-                return None
-            parts.append(part)
-            if not message.get("more_body", False):
-                return b"".join(parts)
-    return _Gone()
+    try:
+        # Not a cancel scope of anyio: every call passes here, and this costs a tenth of one.
+        async with asyncio.timeout(BODY_WITHIN_S):
+            while True:
+                message = await receive()
+                if message["type"] != "http.request":
+                    return _Gone()
+                part = message.get("body", b"")
+                size += len(part)
+                if size > limit:
+                    return None
+                parts.append(part)
+                if not message.get("more_body", False):
+                    return b"".join(parts)
+    except TimeoutError:
+        return _Gone()
 
 
 def _too_long(limit: int) -> ErrorBody:

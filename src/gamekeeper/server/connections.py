@@ -24,9 +24,10 @@ TURNED_AWAY_AFTER_S = 5.0
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """One connection. `most`: connections of this process at once."""
+    """One connection. `most`: connections of this process at once; `head_within_s`: how long a head may take."""
 
     most: ClassVar[int] = 1 << 30
+    head_within_s: ClassVar[float] = HEAD_WITHIN_S
 
     def __init__(
         self,
@@ -78,7 +79,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
 
     def _await_head(self) -> None:
-        self._head_timer = self.loop.call_later(HEAD_WITHIN_S, self._too_late)
+        self._head_timer = self.loop.call_later(self.head_within_s, self._too_late)
 
     def _head_came(self) -> None:
         if self._head_timer is not None:
@@ -100,9 +101,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.close()
 
 
-def bounded(most: int) -> type[BoundedProtocol]:
+def bounded(most: int, head_within_s: float = HEAD_WITHIN_S) -> type[BoundedProtocol]:
     """The protocol for a server that keeps at most `most` connections."""
-    return type("BoundedProtocol", (BoundedProtocol,), {"most": most})
+    return type("BoundedProtocol", (BoundedProtocol,), {"most": most, "head_within_s": head_within_s})
 
 
 def raise_file_limit() -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from gamekeeper.core.events import StopRequested
 from gamekeeper.policy.continuous_loop import Phase
 from gamekeeper.store.encoding import sentence
@@ -22,9 +24,39 @@ _LEASED = sql(
 _LIVE = sql("SELECT id, token FROM attempts WHERE {live_attempt}")
 _CATALOGUE = sql("SELECT id, hash, bytes FROM artifacts WHERE id > :after ORDER BY id LIMIT :limit")
 _CANCELLING = sql("SELECT id FROM jobs WHERE {held_job} AND cancel_requested = 1")
+_STANDING = sql(
+    "SELECT n.id AS owner, l.incarnation, (SELECT value FROM controls WHERE name = 'phase') AS phase,"
+    " EXISTS (SELECT 1 FROM attempts a WHERE a.node_id = n.id AND a.{live_attempt}"
+    " AND a.incarnation = :incarnation AND a.state = 'leased') AS granted"
+    " FROM nodes n LEFT JOIN agent_leases l ON l.node_id = n.id AND l.reaped = 0"
+    " WHERE n.credential_hash = :credential_hash"
+)
 _DUE = sql(
     "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE {ready_job} AND not_before <= :now LIMIT :limit) AS due"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What an idle claim needs to know of its caller.
+
+    owner: the node that a credential belongs to; incarnation: of the agent that holds it, `None` when none does;
+    granted: whether the caller's incarnation was granted something it did not start; draining: nothing will be.
+    """
+
+    owner: str
+    incarnation: str | None
+    granted: bool
+    draining: bool
+
+
+def standing(r: Reading, credential_hash: str, incarnation: str) -> Standing | None:
+    """How the caller stands, in one statement; `None` for a credential that is nobody's."""
+    row = r.first(_STANDING, credential_hash=credential_hash, incarnation=incarnation)
+    if row is None:
+        return None
+    draining = row["phase"] == Phase.DRAINING
+    return Standing(row["owner"], row["incarnation"], bool(row["granted"]), draining)
 
 
 def phase(r: Reading) -> Phase:

@@ -151,10 +151,18 @@ class Coordinator:
     async def granted(self, who: Caller, message: Claim) -> Claimed:
         """The attempts this incarnation holds and has not been handed; never waits."""
         now = self.desk.clock.now()
+        node_id = who if isinstance(who, str) else who.node_id
 
         def look(r: Reading) -> grants.Pending:
+            if isinstance(who, Shown):
+                # Most claims find nothing; that is told in one statement.
+                standing = looks.standing(r, who.credential_hash, message.incarnation)
+                if standing is None or standing.owner != who.node_id:
+                    raise Unrecognised
+                if standing.incarnation == message.incarnation and not standing.granted:
+                    return grants.Pending([], [], standing.draining)
             skip = self._handed.skip(message.incarnation, now)
-            return grants.pending(r, _verified(r, who), message.incarnation, message.slots, skip)
+            return grants.pending(r, node_id, message.incarnation, message.slots, skip)
 
         found = await self.desk.read(look)
         for attempt, problem in found.unfit:

@@ -84,7 +84,12 @@ def test_one_callers_lost_connection_fails_its_whole_group_alike(url: str) -> No
         until(lambda: store._link.in_transaction)
         done = pool.submit(store.write, lambda w: touch(w, "done in vain"))
         until(lambda: store.waiting() >= 1)
-        breaks = pool.submit(store.write, lambda w: (cut(store, url), touch(w, "x")))
+
+        def lose(w: Writing) -> None:
+            cut(store, url)
+            touch(w, "x")
+
+        breaks = pool.submit(store.write, lose)
         first.result(20)
         for each in (done, breaks):
             with pytest.raises(Busy):
@@ -211,8 +216,7 @@ def live_through(url: str, faulty: Faulty, monkeypatch: pytest.MonkeyPatch) -> l
                 try:
                     step()
                     break
-                except GamekeeperError as error:
-                    assert isinstance(error, Busy), error
+                except Busy as error:
                     told.append(error.message)
                     clock.seconds += 1
             else:

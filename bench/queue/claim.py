@@ -11,6 +11,7 @@ import argparse
 import random
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 from gamekeeper.core.clock import SystemClock
@@ -55,9 +56,7 @@ def measured(store: Store, steps: int) -> list[float]:
     """Seconds that each of many steps took."""
     node = store.write(lambda w: inventory.enrol(w, "bench", 2, f"c{random.getrandbits(60)}")).id
     name = f"agent-{node}"
-    store.write(
-        lambda w: leases.connect_agent(w, node, name, LEASE_S, held=[], slots=2, observation=SEEN)
-    )
+    store.write(lambda w: leases.connect_agent(w, node, name, LEASE_S, held=[], slots=2, observation=SEEN))
     took, held = [], []
     for _ in range(steps):
         step = Step(name, LEASE_S, finishes=held, want=1)
@@ -68,8 +67,22 @@ def measured(store: Store, steps: int) -> list[float]:
     return sorted(took)
 
 
+def beside(folder: Path, ready: int, finished: int, steps: int) -> list[float]:
+    """What steps take in a store of so many jobs."""
+    with Store.open(folder / "gamekeeper.db", SystemClock()) as store:
+        spec = JobSpec(kind="command", line="bench", command=("true",), parameters={"sent": 0})
+        store.write(lambda w: job_queue.submit(w, spec))
+        for state, n in (("ready", ready), ("done", finished)):
+            for first in range(0, n, AT_ONCE):
+                store.write(partial(fill, state=state, n=min(AT_ONCE, n - first)))
+        measured(store, 200)
+        return measured(store, steps)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--ready", type=int, default=1_000_000)
     parser.add_argument("--finished", type=int, default=10_000_000)
     parser.add_argument("--steps", type=int, default=2000)
@@ -77,14 +90,7 @@ def main() -> None:
     options = parser.parse_args()
     for ready, finished in ((options.steps + 10, 0), (options.ready, options.finished)):
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            with Store.open(Path(folder) / "gamekeeper.db", SystemClock()) as store:
-                spec = JobSpec(kind="command", line="bench", command=("true",), parameters={"sent": 0})
-                store.write(lambda w, spec=spec: job_queue.submit(w, spec))
-                for state, n in (("ready", ready), ("done", finished)):
-                    for first in range(0, n, AT_ONCE):
-                        store.write(lambda w, s=state, k=min(AT_ONCE, n - first): fill(w, s, k))
-                measured(store, 200)
-                took = measured(store, options.steps)
+            took = beside(Path(folder), ready, finished, options.steps)
         p50, p99 = took[len(took) // 2] * 1e3, took[int(len(took) * 0.99)] * 1e3
         print(f"{ready:,} ready, {finished:,} finished: step p50 {p50:.3f} ms, p99 {p99:.3f} ms", flush=True)
 

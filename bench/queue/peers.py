@@ -70,6 +70,11 @@ class Procrastinate(Queue):
         return app, task
 
     def prepare(self) -> None:
+        import psycopg
+
+        with psycopg.connect(self.options["postgres"], autocommit=True) as link:
+            link.execute("DROP SCHEMA public CASCADE")
+            link.execute("CREATE SCHEMA public")
         self.open()[0].schema_manager.apply_schema()
 
     def send(self, n: int, sent: int = 0) -> None:

@@ -88,6 +88,10 @@ _UNHELD = sql(
 )
 
 
+# When a node was last seen is written down no more often than this.
+SEEN_AGAIN_S = 1.0
+
+
 @dataclass(frozen=True, slots=True)
 class Role:
     """Who holds a role, under which epoch, and until when."""
@@ -305,7 +309,11 @@ def beat_many(w: Writing, beats: Sequence[Beat], held: Mapping[str, Holder]) -> 
         ("expires_at", "node_id", "incarnation"),
         [(holder.expires_at, holder.node_id, holder.incarnation) for holder in mine.values()],
     )
-    unseen = [mine[beat.incarnation].node_id for beat in valid if beat.observation is None]
+    unseen = [
+        mine[beat.incarnation].node_id
+        for beat in valid
+        if beat.observation is None and abs(w.now - mine[beat.incarnation].seen_at) >= SEEN_AGAIN_S
+    ]
     if unseen:
         w.run(_NODES_SEEN, now=w.now, ids=unseen)
     for beat in valid:

@@ -20,10 +20,10 @@ from gamekeeper.core.jobs import (
     JobState,
 )
 from gamekeeper.core.requirements import GpuShare, Requirements
+from gamekeeper.store import needs
 from gamekeeper.store.encoding import from_json, object_of, sentence, to_json
-from gamekeeper.store.schema import job_classes, job_counts
 from gamekeeper.store.session import Reading, Row, Writing
-from gamekeeper.store.statements import Value, adding, sql
+from gamekeeper.store.statements import sql
 
 BACKOFF_FIRST_S = 1.0
 BACKOFF_LONGEST_S = 60.0
@@ -51,13 +51,6 @@ _MOVE_COUNT = sql(
     "UPDATE job_counts SET n = n + CASE state WHEN :following THEN 1 ELSE -1 END"
     " WHERE class_id = :class_id AND state IN (:current, :following)"
 )
-_FIRST_COUNT = sql("UPDATE job_counts SET n = n + :n WHERE class_id = :class_id AND state = :state")
-_CLASS = sql(
-    "SELECT id FROM job_classes WHERE line = :line AND kind = :kind AND purpose = :purpose"
-    " AND producer = :producer AND share = :share AND requirements = :requirements"
-)
-_ADD_CLASS = adding(job_classes, returning="id")
-_NEW_COUNT = adding(job_counts)
 _COUNT_ATTEMPT = sql(
     "INSERT INTO attempt_counts (line, kind, state, n) VALUES (:line, :kind, :state, 1)"
     " ON CONFLICT (line, kind, state) DO UPDATE SET n = attempt_counts.n + 1"
@@ -173,6 +166,7 @@ def end(
     )
     if job_state in FINAL_JOBS:
         w.emit(JobEnded(row["job_id"], row["line"], str(job_state), words))
+        needs.settle(w, [(row["job_id"], job_state)])
     return Ended(attempt_of(row_of(w, row["id"])), job_state)
 
 
@@ -207,25 +201,6 @@ def backoff(w: Writing, times: int) -> float:
     """Seconds to wait after the `times`-th failure: full jitter below a limit that doubles up to the longest."""
     limit = min(BACKOFF_LONGEST_S, BACKOFF_FIRST_S * 2.0 ** min(times, 30))
     return w.rng.uniform(0.0, limit)
-
-
-def class_of(w: Writing, spec: JobSpec) -> int:
-    """The id of the class that a job of this specification belongs to, made when it is the first of its kind."""
-    alike: dict[str, Value] = {
-        "line": spec.line, "kind": spec.kind, "purpose": spec.purpose, "producer": spec.producer,
-        "share": spec.share, "requirements": to_json(spec.requirements.to_map()),
-    }  # fmt: skip
-    found = w.number(_CLASS, **alike)
-    if not found:
-        found = w.number(_ADD_CLASS, **alike, last_granted_at=None)
-        # All states at once, so that a move is one statement on two rows that exist.
-        w.run_many(_NEW_COUNT, [{"class_id": found, "state": each, "n": 0} for each in JobState])
-    return found
-
-
-def count_new(w: Writing, class_id: int, state: JobState, n: int = 1) -> None:
-    """Count jobs of a class that were just stored in `state`."""
-    w.run(_FIRST_COUNT, class_id=class_id, state=state, n=n)
 
 
 def count_moved(w: Writing, row: Row, current: JobState, following: JobState) -> None:

@@ -67,7 +67,10 @@ def events(draw: st.DrawFn) -> Event:
         for field, hint in get_type_hints(cls).items()
         if field not in ("name", "version", "about")
     }
-    values = {int: st.integers(), str: st.text(max_size=9), int | None: st.none() | st.integers()}
+    values = {
+        int: st.integers(), str: st.text(max_size=9), int | None: st.none() | st.integers(),
+        float: st.floats(allow_nan=False, allow_infinity=False),
+    }  # fmt: skip
     return cls(**{field: draw(values[hint]) for field, hint in hints.items()})
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from gamekeeper.policy import job_reaper, promotion, work_distributor
+from gamekeeper.policy import job_parking, job_reaper, promotion, work_distributor
 from gamekeeper.policy.continuous_loop import evaluation, loop, production, turn, view
 from tests.golden.decision_table import FOLDER, POLICIES, answer, tables
 
 # The tables are tests of these files.
-JUDGED = (job_reaper, promotion, work_distributor, evaluation, loop, production, turn, view)
+JUDGED = (job_parking, job_reaper, promotion, work_distributor, evaluation, loop, production, turn, view)
 
 
 @pytest.mark.parametrize("path", tables(), ids=lambda path: f"{path.parent.name}/{path.stem}")

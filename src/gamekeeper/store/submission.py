@@ -132,6 +132,7 @@ class _Group:
         self._encoded: dict[int, str] = {}
         self._classes: dict[tuple[object, ...], tuple[int, str]] = {}
         self._sane: set[tuple[object, ...]] = set()
+        self._stored: Counter[tuple[int, str]] = Counter()
 
     def store(self, retries: Sequence[int]) -> list[tuple[int, bool]]:
         """Check and store all of them; `retries`: the jobs they follow, if any."""
@@ -139,8 +140,7 @@ class _Group:
         if not fresh:
             return results
         specs = self._specs
-        for index in fresh:
-            self._check(specs[index])
+        classes = [self._check(specs[index]) for index in fresh]
         self._check_quotas([specs[index] for index in fresh])
         last = self._w.take("jobs", len(fresh))
         for job_id, index in enumerate(fresh, last - len(fresh) + 1):
@@ -149,20 +149,14 @@ class _Group:
             if spec.key is not None and results[index][0] < 0:
                 results[index] = (results[-1 - results[index][0]][0], False)
         unmet, rows_of_needs, over = self._needs(results, fresh)
-        stored: Counter[tuple[int, str]] = Counter()
+        followed = dict(enumerate(retries))
         rows = [
-            self._row(
-                results[index][0],
-                specs[index],
-                unmet.get(index, 0),
-                stored,
-                retries[index] if retries else None,
-            )
-            for index in fresh
+            self._row(results[index][0], specs[index], known, unmet.get(index, 0), followed.get(index))
+            for index, known in zip(fresh, classes, strict=True)
         ]
         self._w.run_rows(_ADD, _COLUMNS, rows)
         self._w.run_rows(_ADD_NEED, ("job_id", "needs_id", "rule", "met"), rows_of_needs)
-        job_moves.count_stored(self._w, stored)
+        job_moves.count_stored(self._w, self._stored)
         self._tell([(results[index][0], specs[index]) for index in fresh])
         needs.settle(self._w, over)
         return results
@@ -188,7 +182,8 @@ class _Group:
                 fresh.append(index)
         return results, fresh
 
-    def _check(self, spec: JobSpec) -> None:
+    def _check(self, spec: JobSpec) -> tuple[int, str]:
+        """Raise `UsageError` unless it can be stored; its class, and its requirements as they are stored."""
         if not -_SEEDS <= spec.seed < _SEEDS:
             raise UsageError(f"seed {spec.seed} does not fit into 64 bits", remedy="use a smaller seed")
         numbers = (
@@ -198,15 +193,14 @@ class _Group:
         if numbers not in self._sane:
             _check_numbers(spec, self._w.now)
             self._sane.add(numbers)
-        if id(spec.command) not in self._encoded and (
-            not spec.command
-            or len(spec.command) > MAX_WORDS
-            or not all(isinstance(each, str) for each in spec.command)
+        if id(spec.command) not in self._encoded:
+            _check_command(spec.command)
+            self._json(spec.command)
+        if spec.needs and (
+            len(spec.needs) > MAX_NEEDS or len({need.job_id for need in spec.needs}) != len(spec.needs)
         ):
-            raise UsageError(f"a job needs a command of 1 to {MAX_WORDS} words, not {spec.command!r:.200}")
-        if len(spec.needs) > MAX_NEEDS or len({need.job_id for need in spec.needs}) != len(spec.needs):
             raise UsageError(f"the needs of a job must be distinct jobs, at most {MAX_NEEDS}")
-        self._class(spec)
+        return self._class(spec)
 
     def _check_quotas(self, specs: Sequence[JobSpec]) -> None:
         quotas = self._terms.quotas
@@ -262,12 +256,17 @@ class _Group:
         return unmet, rows, over
 
     def _row(
-        self, job_id: int, spec: JobSpec, unmet: int, stored: Counter[tuple[int, str]], retry_of: int | None
+        self,
+        job_id: int,
+        spec: JobSpec,
+        known: tuple[int, str],
+        unmet: int,
+        retry_of: int | None,
     ) -> tuple[Value, ...]:
         """The job as a row of `jobs`, in the order of its columns."""
-        class_id, requirements = self._class(spec)
+        class_id, requirements = known
         state = "waiting" if unmet else "ready"
-        stored[class_id, state] += 1
+        self._stored[class_id, state] += 1
         now = self._w.now
         return (
             job_id, class_id, spec.kind, spec.line, spec.purpose, spec.key, state, "",
@@ -289,7 +288,7 @@ class _Group:
     def _class(self, spec: JobSpec) -> tuple[int, str]:
         """The class of a job, made when it is the first of its kind, and its requirements as they are stored."""
         asked = spec.requirements
-        key = (spec.kind, spec.line, spec.purpose, spec.producer, spec.share, id(asked))
+        key = (spec.kind, spec.line, spec.purpose, spec.producer, spec.share, asked)
         found = self._classes.get(key)
         if found is None:
             _check_words(spec, self._terms.kinds)
@@ -372,6 +371,11 @@ def _check_word(name: str, value: str, *, empty: bool = False) -> None:
             f"{name} {value!r:.80} cannot be taken",
             remedy=f"use at most {_LENGTHS[name]} printable characters",
         )
+
+
+def _check_command(command: tuple[str, ...]) -> None:
+    if not command or len(command) > MAX_WORDS or not all(isinstance(each, str) for each in command):
+        raise UsageError(f"a job needs a command of 1 to {MAX_WORDS} words, not {command!r:.200}")
 
 
 def _check_numbers(spec: JobSpec, now: float) -> None:

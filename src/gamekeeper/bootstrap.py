@@ -21,8 +21,9 @@ from gamekeeper.core.actions import EndAttempt
 from gamekeeper.core.clock import Clock, SystemClock
 from gamekeeper.core.errors import GamekeeperError, RoleHeld, SettingsError, StaleToken
 from gamekeeper.core.events import SettingsApplied
-from gamekeeper.daemons import jobs, looks, models, pipeline
+from gamekeeper.daemons import jobs, looks, models, parking, pipeline, upkeep
 from gamekeeper.daemons.duty import Duty
+from gamekeeper.policy import job_parking
 from gamekeeper.runtime.daemon import Cyclic
 from gamekeeper.runtime.data_dir import (
     announce,
@@ -42,7 +43,7 @@ from gamekeeper.server.desk import ROLE, ArtifactFiles, Desk, ThreadWorkers
 from gamekeeper.server.principals import ADMIN_TOKEN, JOIN_TOKEN, secret_hash
 from gamekeeper.server.reporting import FileAudit
 from gamekeeper.settings import Settings
-from gamekeeper.store import inventory, leases
+from gamekeeper.store import inventory, leases, retention
 from gamekeeper.store.engine import Store
 from gamekeeper.store.session import Writing
 
@@ -270,7 +271,7 @@ async def _keep_daemons(coordinator: Coordinator) -> None:
 def daemons_of(coordinator: Coordinator) -> Sequence[Cyclic]:
     """All duties of the coordinator, wired to its board and hints."""
     desk, board, hints = coordinator.desk, coordinator.board, coordinator.desk.hints
-    duty = Duty(desk.store, Executor(desk.store, ROLE), desk.epoch)
+    duty = Duty(desk.store, Executor(desk.store, ROLE, terms=desk.terms), desk.epoch)
     lines, timings = desk.settings.lines, desk.settings.timings
 
     def waiting() -> list[jobs.Waiting]:
@@ -292,7 +293,16 @@ def daemons_of(coordinator: Coordinator) -> Sequence[Cyclic]:
         serving_since=lambda: coordinator.serving_since,
         ended=ended,
     )
-    return [distributor, looping, promoter, reaper]
+
+    def changed() -> None:
+        hints.distribution.signal()
+        hints.pipeline.signal()
+
+    parker = parking.parker(duty, job_parking.Limits(), changed)
+    bulk = upkeep.bulk_operations(duty, ROLE, desk.terms, changed)
+    parker.hint, bulk.hint = hints.parking, hints.bulk
+    keeper = upkeep.job_retention(duty, ROLE, retention.Limits())
+    return [distributor, looping, promoter, reaper, parker, bulk, keeper]
 
 
 async def clean_up(desk: Desk) -> FileAudit:

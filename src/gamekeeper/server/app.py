@@ -20,7 +20,7 @@ from gamekeeper.core.errors import (
     UsageError,
 )
 from gamekeeper.protocol import ErrorBody
-from gamekeeper.server import agent_routes, people_routes
+from gamekeeper.server import agent_routes, control_routes, people_routes
 from gamekeeper.server.admission import Admission
 from gamekeeper.server.coordinator import Coordinator
 from gamekeeper.server.principals import Unauthenticated
@@ -62,6 +62,7 @@ def create_app(coordinator: Coordinator) -> FastAPI:
     app.state.coordinator = coordinator
     app.include_router(agent_routes.router)
     app.include_router(people_routes.router)
+    app.include_router(control_routes.router)
     app.add_exception_handler(GamekeeperError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http_error)

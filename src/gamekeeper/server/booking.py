@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from gamekeeper.core.errors import Corrupt
 from gamekeeper.core.jobs import AttemptState, Job
 from gamekeeper.core.matches import PairResult, Purpose
+from gamekeeper.core.receipts import BUILT_IN_KINDS, JobKind
 from gamekeeper.protocol import Finish, Finished
 from gamekeeper.server.judging import Case, RefusedFile, judge
 from gamekeeper.store import artifacts, attempts, job_queue, matches, registry
@@ -15,8 +16,13 @@ from gamekeeper.store.session import Writing
 Receipt = Mapping[str, object]
 
 
-def finish(w: Writing, attempt_id: int, message: Finish) -> Finished:
-    """Judge and end an attempt; book its model or its matches once, and only when it succeeded."""
+def finish(
+    w: Writing, attempt_id: int, message: Finish, kinds: Mapping[str, JobKind] = BUILT_IN_KINDS
+) -> Finished:
+    """Judge and end an attempt; book its model or its matches once, and only when it succeeded.
+
+    `kinds`: the receipt that each known kind of job must hand in.
+    """
     attempt = job_queue.attempt(w, attempt_id)
     job = job_queue.get(w, attempt.job_id)
     judgement = judge(
@@ -32,6 +38,7 @@ def finish(w: Writing, attempt_id: int, message: Finish) -> Finished:
             ],
             known_model=_known_model(w, job, message.receipt),
             cancelled=bool(attempts.row_of(w, attempt_id)["cancel_requested"]),
+            kinds=kinds,
         )
     )
     ended = job_queue.finish(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from gamekeeper.core.errors import NotAllowed, StaleToken, UsageError
-from gamekeeper.core.jobs import Attempt, EndReason, ProcessIdentity
+from gamekeeper.core.jobs import Attempt, AttemptState, EndReason, ProcessIdentity
 from gamekeeper.core.nodes import Observation
 from gamekeeper.core.requirements import Capacity, Gpu
 from gamekeeper.daemons import looks
@@ -195,12 +195,14 @@ class Coordinator:
 
         def change(w: Writing) -> Finished:
             check_attempt(w, node_id, attempt_id, message.token)
-            return booking.finish(w, attempt_id, message)
+            return booking.finish(w, attempt_id, message, self.desk.kinds)
 
         answer = await self.desk.write(change)
         await self.forget_uploads([(attempt_id, message.token)])
         for hint in (self.desk.hints.pipeline, self.desk.hints.promotion, self.desk.hints.distribution):
             hint.signal()
+        if answer.state in {AttemptState.FAILED, AttemptState.HOLLOW}:
+            self.desk.hints.parking.signal()
         return answer
 
     async def forget_uploads(self, over: Sequence[tuple[int, int]]) -> None:

@@ -12,11 +12,13 @@ import anyio.to_thread
 
 from gamekeeper.core.artifacts import Upload
 from gamekeeper.core.clock import Clock
+from gamekeeper.core.receipts import BUILT_IN_KINDS, JobKind
 from gamekeeper.runtime.daemon import Hint
 from gamekeeper.runtime.executor import RoleLost, check_role
 from gamekeeper.settings import Settings
 from gamekeeper.store.engine import Store
 from gamekeeper.store.session import Reading, Writing
+from gamekeeper.store.submission import Quotas, Terms
 
 T = TypeVar("T")
 ROLE = "coordinator"
@@ -82,11 +84,16 @@ class Hints:
     distribution: Hint = field(default_factory=Hint)
     pipeline: Hint = field(default_factory=Hint)
     promotion: Hint = field(default_factory=Hint)
+    parking: Hint = field(default_factory=Hint)
+    bulk: Hint = field(default_factory=Hint)
 
 
 @dataclass(slots=True)
 class Desk:
-    """The store behind the coordinator's role, under `epoch`, with everything the request handlers need."""
+    """The store behind the coordinator's role, under `epoch`, with everything the request handlers need.
+
+    `kinds`: the kinds of jobs that are known, with the receipts they must hand in. `quotas`: how many jobs may wait.
+    """
 
     store: Store
     clock: Clock
@@ -94,8 +101,15 @@ class Desk:
     files: ArtifactFiles
     workers: Workers
     epoch: int
+    kinds: Mapping[str, JobKind] = field(default_factory=lambda: dict(BUILT_IN_KINDS))
+    quotas: Quotas = field(default_factory=Quotas)
     hints: Hints = field(default_factory=Hints)
     role_lost: anyio.Event = field(default_factory=anyio.Event)
+
+    @property
+    def terms(self) -> Terms:
+        """On which terms jobs are taken."""
+        return Terms(self.kinds, self.quotas)
 
     async def read(self, look: Callable[[Reading], T]) -> T:
         """Run `look` on one snapshot of the store."""

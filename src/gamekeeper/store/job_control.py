@@ -114,6 +114,14 @@ def successor(r: Reading, job_id: int) -> int | None:
     return None if row is None else int(row["id"])
 
 
+def state_of(r: Reading, job_id: int) -> JobState:
+    """The state of a job. Raises `NotFound`."""
+    row = r.first(_STATES, ids=[job_id])
+    if row is None:
+        raise _missing(job_id)
+    return JobState(row["state"])
+
+
 def _cancel_all(w: Writing, ids: list[int], reason: str, _terms: Terms) -> Done:
     rows = job_moves.rows_of(w, ids)
     already, unstarted, running, refused = [], [], [], _unknown(ids, rows)

@@ -283,6 +283,11 @@ def listing(
     return [_job_line(r, row) for row in found]
 
 
+def line_of(r: Reading, job_id: int) -> JobLine:
+    """A job with its newest attempt. Raises `NotFound`."""
+    return _job_line(r, _job_row(r, job_id))
+
+
 _LISTINGS: dict[tuple[tuple[JobState, ...], bool, bool], Statement] = {}
 _LAST_ATTEMPT = sql("SELECT * FROM attempts WHERE job_id = :job_id ORDER BY id DESC LIMIT 1")
 

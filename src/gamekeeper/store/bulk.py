@@ -31,7 +31,8 @@ SAMPLES = 5
 _LAST_ID = sql("SELECT value FROM counters WHERE name = 'jobs'")
 _LEAST_ID = sql("SELECT coalesce(min(id), 1) FROM jobs")
 _ADD = adding(bulk_operations, returning="id")
-_GET = sql("SELECT * FROM bulk_operations WHERE id = :id FOR UPDATE")
+_GET = sql("SELECT * FROM bulk_operations WHERE id = :id")
+_TAKE = sql("SELECT id FROM bulk_operations WHERE id = :id FOR UPDATE")
 _LIST = sql("SELECT * FROM bulk_operations ORDER BY id DESC LIMIT :limit")
 _RUNNING = sql("SELECT id FROM bulk_operations WHERE state = 'running' ORDER BY id")
 _ADVANCE = sql(
@@ -134,6 +135,7 @@ def step(w: Writing, bulk_id: int, terms: Terms = ANY_TERMS) -> bool:
 
     Nothing is done to one that is not running. Raises `NotFound`; `OverQuota` when retried jobs must wait for room.
     """
+    w.first(_TAKE, id=bulk_id)
     known = get(w, bulk_id)
     if known.state != "running":
         return False
@@ -160,6 +162,7 @@ def stop(w: Writing, bulk_id: int) -> Operation:
 
     Raises `IllegalTransition` for one that is done, `NotFound`.
     """
+    w.first(_TAKE, id=bulk_id)
     known = get(w, bulk_id)
     if known.state == "done":
         raise IllegalTransition(

@@ -209,9 +209,9 @@ def _specs_again(w: Writing, rows: Sequence[Row], refused: dict[int, str]) -> di
     Jobs of the same call that need one another stay so: needed ones come first, as their ids do.
     """
     wanted = needs.needs_of_many(w, [row["id"] for row in rows])
-    needed = sorted({need.job_id for each in wanted.values() for need in each})
-    states = {row["id"]: JobState(row["state"]) for row in w.rows(_STATES, ids=needed)} if needed else {}
-    followed = {row["retry_of"]: row["id"] for row in w.rows(_SUCCESSORS, ids=needed)} if needed else {}
+    latest = _latest(w, sorted({need.job_id for each in wanted.values() for need in each}))
+    ids = sorted(set(latest.values()))
+    states = {row["id"]: JobState(row["state"]) for row in w.rows(_STATES, ids=ids)} if ids else {}
     keys = set(submission.taken_keys(w, [row["job_key"] for row in rows if row["job_key"] is not None]))
     specs: dict[int, JobSpec] = {}
     places: dict[int, int] = {}
@@ -220,10 +220,8 @@ def _specs_again(w: Writing, rows: Sequence[Row], refused: dict[int, str]) -> di
         for need in wanted.get(row["id"], ()):
             if need.job_id in places:
                 fresh.append(submission.in_group(places[need.job_id], need.rule))
-            elif need.job_id in followed:
-                fresh.append(Need(followed[need.job_id], need.rule))
-            elif need.job_id in states:
-                fresh.append(need)
+            elif latest[need.job_id] in states:
+                fresh.append(Need(latest[need.job_id], need.rule))
         hopeless = [
             need.job_id
             for need in fresh
@@ -244,6 +242,17 @@ def _specs_again(w: Writing, rows: Sequence[Row], refused: dict[int, str]) -> di
             spec, key=key, deadline=deadline, not_before=0.0, needs=tuple(fresh)
         )
     return specs
+
+
+def _latest(w: Writing, ids: Sequence[int]) -> dict[int, int]:
+    """Each job's last successor by retries; the job itself when it has none."""
+    latest = {job_id: job_id for job_id in ids}
+    front = list(ids)
+    while front:
+        following = {row["retry_of"]: row["id"] for row in w.rows(_SUCCESSORS, ids=front)}
+        latest = {job_id: following.get(last, last) for job_id, last in latest.items()}
+        front = list(following.values())
+    return latest
 
 
 def _one(w: Writing, job_id: int) -> Row:

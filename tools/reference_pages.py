@@ -1,4 +1,4 @@
-"""Render the reference pages that follow from the code: states, receipts and events.
+"""Render the reference pages that follow from the code: states, receipts, events and settings.
 
 `python -m tools.reference_pages` writes them; with `--check` it fails when one is not what the code says. Generated
 pages cannot lie about the tables they come from.
@@ -26,6 +26,8 @@ from gamekeeper.core.jobs import (
 from gamekeeper.core.models import MODEL_TRANSITIONS
 from gamekeeper.core.nodes import NODE_TRANSITIONS
 from gamekeeper.core.receipts import BUILT_IN_KINDS
+from gamekeeper.settings import json_schema
+from tools.settings_page import settings_page
 
 S = TypeVar("S", bound=StrEnum)
 ROOT = Path(__file__).resolve().parents[1]
@@ -106,6 +108,8 @@ def pages() -> dict[Path, str]:
         reference / "states.md": states_page(),
         reference / "receipts.md": receipts_page(),
         reference / "events.md": events_page(),
+        reference / "settings.md": settings_page(NOTE),
+        ROOT / "src" / "gamekeeper" / "settings" / json_schema.FILE: json_schema.schema_text(),
     }
 
 

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from urllib.parse import quote
 
 import anyio
 import anyio.to_thread
 import uvicorn
+from anyio.abc import TaskGroup
 
 from gamekeeper.adapters.object_store import FolderStore
 from gamekeeper.agent.config import AgentConfig
 from gamekeeper.agent.start import run_agent as serve_node
 from gamekeeper.core.actions import EndAttempt
 from gamekeeper.core.clock import Clock, SystemClock
-from gamekeeper.core.errors import GamekeeperError, RoleHeld, SettingsError, StaleToken
+from gamekeeper.core.errors import RoleHeld, SettingsError, StaleToken
 from gamekeeper.core.events import SettingsApplied
 from gamekeeper.daemons import jobs, looks, models, parking, pipeline, upkeep
 from gamekeeper.daemons.duty import Duty
-from gamekeeper.policy import job_parking
-from gamekeeper.runtime.daemon import Cyclic
+from gamekeeper.runtime.daemon import Cyclic, Hint
 from gamekeeper.runtime.data_dir import (
     announce,
     announced_port,
@@ -40,11 +43,14 @@ from gamekeeper.runtime.telemetry import logger
 from gamekeeper.server.app import create_app
 from gamekeeper.server.coordinator import Coordinator
 from gamekeeper.server.desk import ROLE, ArtifactFiles, Desk, ThreadWorkers
+from gamekeeper.server.front import Front
 from gamekeeper.server.principals import ADMIN_TOKEN, JOIN_TOKEN, secret_hash
 from gamekeeper.server.reporting import FileAudit
+from gamekeeper.server.role_keeping import keep_role, win_role
 from gamekeeper.settings import Settings
 from gamekeeper.store import inventory, leases, retention
-from gamekeeper.store.engine import Store
+from gamekeeper.store.engine import IDLE_S, Store
+from gamekeeper.store.places import is_server
 from gamekeeper.store.session import Writing
 
 VALIDATORS = 2
@@ -61,35 +67,67 @@ def run_coordinator(settings: Settings) -> int:
     Raises `RoleHeld` when another process is, `SettingsError` when the port is taken, `UsageError` when the data
     folder cannot be written, and what opening the store raises.
     """
-    clock = SystemClock()
     folder = settings.data_dir.resolve()
     make_data_dir(folder)
+    place = store_place(settings, folder)
+    shared = isinstance(place, str) and is_server(place)
     with contextlib.ExitStack() as stack:
-        lock = stack.enter_context(only_coordinator(folder))
+        # A file has one coordinator. Of those on a server, one holds the role and the others stand by.
+        lock = None if shared else stack.enter_context(only_coordinator(folder))
         listener = stack.enter_context(listen(settings, announced_port(folder)))
         url = url_of(settings, listener)
-        lock.tell(url)
-        store = stack.enter_context(Store.open(folder / "gamekeeper.db", clock))
-        files = FolderStore(
-            folder / "artifacts",
-            max_bytes=settings.artifacts.max_bytes,
-            min_free_bytes=settings.artifacts.min_free_bytes,
-        )
-        admin, join = (token_file(folder, name) for name in (ADMIN_TOKEN, JOIN_TOKEN))
+        if lock is not None:
+            lock.tell(url)
+        idle_s = min(IDLE_S, settings.timings.lease_s / 4)
+        store = stack.enter_context(Store.open(place, SystemClock(), idle_s=idle_s))
+        anyio.run(_serve, Start(settings, folder, store, url, displace=not shared), listener)
+    return 0
+
+
+def store_place(settings: Settings, folder: Path) -> str | Path:
+    """Where the state of this data folder is kept: on the server that is named, or in a file of the folder."""
+    url = settings.store.url
+    if not url or not settings.store.passfile:
+        return url or folder / "gamekeeper.db"
+    passfile = quote(str(Path(settings.store.passfile).expanduser()))
+    return f"{url}{'&' if '?' in url else '?'}passfile={passfile}"
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a coordinator is made of once it holds the role. `displace`: take it though its lease runs."""
+
+    settings: Settings
+    folder: Path
+    store: Store
+    url: str
+    displace: bool
+
+    def tokens(self) -> dict[str, str]:
+        """The secrets in the data folder, made when there are none."""
+        return {name: token_file(self.folder, name) for name in (ADMIN_TOKEN, JOIN_TOKEN)}
+
+    def take(self, w: Writing, tokens: dict[str, str]) -> int:
+        """Take the role and make settings and tokens those in force."""
         run = os.environ.get(RUN_VARIABLE, "")
-        epoch = store.write(
-            lambda w: take_over(w, settings, url, {ADMIN_TOKEN: admin, JOIN_TOKEN: join}, run)
+        return take_over(w, self.settings, self.url, tokens, run, displace=self.displace)
+
+    def coordinator(self, epoch: int) -> Coordinator:
+        """The coordinator of that epoch. Its clock is the store's, so that it agrees with those that stand by."""
+        files = FolderStore(
+            self.folder / "artifacts",
+            max_bytes=self.settings.artifacts.max_bytes,
+            min_free_bytes=self.settings.artifacts.min_free_bytes,
         )
         desk = Desk(
-            store=store,
-            clock=clock,
-            settings=settings,
+            store=self.store,
+            clock=self.store.clock,
+            settings=self.settings,
             files=files,
             workers=ThreadWorkers(VALIDATORS),
             epoch=epoch,
         )
-        anyio.run(_serve, Coordinator(desk), listener, folder, url)
-    return 0
+        return Coordinator(desk)
 
 
 def run_agent(settings: Settings) -> int:
@@ -103,12 +141,16 @@ def run_agent(settings: Settings) -> int:
 # --- the role and the address
 
 
-def take_over(w: Writing, settings: Settings, url: str, tokens: dict[str, str], run: str) -> int:
+def take_over(
+    w: Writing, settings: Settings, url: str, tokens: dict[str, str], run: str, *, displace: bool = True
+) -> int:
     """Take the role under a fresh epoch and make the stored settings those in force.
 
-    The lock of the folder proves that an earlier holder is gone, so its lease need not run out first.
+    `displace`: the lock of the folder proves that an earlier holder is gone, so its lease need not run out first.
+    Raises `RoleHeld` without it while another's lease runs.
     """
-    epoch = leases.take_role(w, ROLE, f"{os.getpid()} {url}", settings.timings.lease_s, displace=True)
+    holder = f"process {os.getpid()} on {socket.gethostname()} at {url}"
+    epoch = leases.take_role(w, ROLE, holder, settings.timings.lease_s, displace=displace)
     for name, secret in tokens.items():
         inventory.set_token_hash(w, name, secret_hash(secret))
     if run:
@@ -176,15 +218,11 @@ class _Server(uvicorn.Server):
         self.answering.set()
 
 
-async def _serve(coordinator: Coordinator, listener: socket.socket, folder: Path, url: str) -> None:
-    desk = coordinator.desk
-    log = logger("coordinator")
-    coordinator.audit = await clean_up(desk)
-    if coordinator.audit.lost:
-        log.error("files of the catalogue are lost", files=coordinator.audit.lost)
+async def _serve(start: Start, listener: socket.socket) -> None:
+    front = Front()
     server = _Server(
         uvicorn.Config(
-            create_app(coordinator),
+            front,
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -193,37 +231,82 @@ async def _serve(coordinator: Coordinator, listener: socket.socket, folder: Path
             timeout_graceful_shutdown=5,
         )
     )
-    coordinator.serving_since = desk.clock.now()
+    led: list[Coordinator] = []
     # From here on a signal ends it in good order: before anybody is told the address and may send one.
     with anyio.open_signal_receiver(*_ending_signals()) as received:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(server.serve, [listener])
             await server.answering.wait()
-            await anyio.to_thread.run_sync(announce, folder, url)
-            log.info(
-                "answering", url=url, data_dir=str(folder), epoch=desk.epoch, settings=desk.settings.hash[:12]
+            try:
+                async with anyio.create_task_group() as duties:
+                    duties.start_soon(_until_told, received, duties.cancel_scope)
+                    await _lead(start, front, duties, led)
+            finally:
+                for coordinator in led:
+                    coordinator.board.close()
+                server.should_exit = True
+    await _leave(start, led)
+
+
+async def _lead(start: Start, front: Front, duties: TaskGroup, led: list[Coordinator]) -> None:
+    """Wait for the role if another holds it, then be the coordinator until the role is lost."""
+    store, log, wake = start.store, logger("coordinator"), Hint()
+    hints = [wake]
+    _hear(store, hints)
+    tokens = await anyio.to_thread.run_sync(start.tokens)
+    take = partial(start.take, tokens=tokens)
+    epoch = await store.awrite(take) if start.displace else await win_role(store, front, wake, tokens, take)
+    coordinator = start.coordinator(epoch)
+    desk = coordinator.desk
+    led.append(coordinator)
+    hints[:] = [desk.hints.distribution, desk.hints.pipeline, desk.hints.promotion]
+    duties.start_soon(keep_role, coordinator)
+    coordinator.audit = await clean_up(desk)
+    if coordinator.audit.lost:
+        log.error("files of the catalogue are lost", files=coordinator.audit.lost)
+    coordinator.serving_since = desk.clock.now()
+    front.app, front.held_by = create_app(coordinator), start.url
+    await anyio.to_thread.run_sync(announce, start.folder, start.url)
+    log.info(
+        "answering",
+        url=start.url,
+        data_dir=str(start.folder),
+        epoch=epoch,
+        settings=desk.settings.hash[:12],
+    )
+    duties.start_soon(_keep_daemons, coordinator)
+    await desk.role_lost.wait()
+    duties.cancel_scope.cancel()
+
+
+def _hear(store: Store, hints: list[Hint]) -> None:
+    """Signal all of `hints` when another process on the store says that there is something to see."""
+    loop = asyncio.get_running_loop()
+
+    def signal_all() -> None:
+        for hint in hints:
+            hint.signal()
+
+    def hear() -> None:
+        # A loop that has ended needs no hint.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(signal_all)
+
+    store.listen(hear)
+
+
+async def _leave(start: Start, led: list[Coordinator]) -> None:
+    for coordinator in led:
+        desk = coordinator.desk
+        logger("coordinator").info("stopping", role_lost=desk.role_lost.is_set())
+        if desk.role_lost.is_set():
+            raise RoleHeld(
+                "another process took the coordinator's role",
+                remedy="see `gamekeeper status` for the one that runs",
             )
-            async with anyio.create_task_group() as duties:
-                duties.start_soon(_keep_role, coordinator)
-                duties.start_soon(_keep_daemons, coordinator)
-                duties.start_soon(_until_told, received, duties.cancel_scope)
-                await desk.role_lost.wait()
-                duties.cancel_scope.cancel()
-            log.info("stopping", role_lost=desk.role_lost.is_set())
-            coordinator.board.close()
-            server.should_exit = True
-    await _leave(desk, folder)
-
-
-async def _leave(desk: Desk, folder: Path) -> None:
-    if desk.role_lost.is_set():
-        raise RoleHeld(
-            "another process took the coordinator's role",
-            remedy="see `gamekeeper status` for the one that runs",
-        )
-    withdraw(folder)
-    with contextlib.suppress(StaleToken):
-        await desk.store.awrite(lambda w: leases.release_role(w, ROLE, desk.epoch))
+        withdraw(start.folder)
+        with contextlib.suppress(StaleToken):
+            await desk.store.awrite(partial(leases.release_role, role=ROLE, epoch=desk.epoch))
 
 
 def _ending_signals() -> list[signal.Signals]:
@@ -241,26 +324,6 @@ async def _until_told(received: AsyncIterator[signal.Signals], scope: anyio.Canc
         return
 
 
-async def _keep_role(coordinator: Coordinator) -> None:
-    """Renew the role. After a pause of this process agents get a whole lease again before any is judged."""
-    desk, timings = coordinator.desk, coordinator.desk.settings.timings
-    renewed = desk.clock.monotonic()
-    while True:
-        await desk.clock.sleep(timings.beat_s)
-        now = desk.clock.monotonic()
-        if now - renewed > 2 * timings.beat_s:
-            coordinator.serving_since = desk.clock.now()
-        renewed = now
-        try:
-            await desk.store.awrite(lambda w: leases.renew_role(w, ROLE, desk.epoch, timings.lease_s))
-        except StaleToken:
-            desk.role_lost.set()
-            return
-        except GamekeeperError as error:
-            # A full disk, say. Nobody else can take the role while this process holds the folder's lock.
-            logger("coordinator").warning("the role was not renewed", error=error.message)
-
-
 async def _keep_daemons(coordinator: Coordinator) -> None:
     try:
         await keep_daemons(daemons_of(coordinator), coordinator.desk.clock, fatal=(RoleLost,))
@@ -271,7 +334,11 @@ async def _keep_daemons(coordinator: Coordinator) -> None:
 def daemons_of(coordinator: Coordinator) -> Sequence[Cyclic]:
     """All duties of the coordinator, wired to its board and hints."""
     desk, board, hints = coordinator.desk, coordinator.board, coordinator.desk.hints
-    duty = Duty(desk.store, Executor(desk.store, ROLE, terms=desk.terms), desk.epoch)
+    duty = Duty(
+        desk.store,
+        Executor(desk.store, ROLE, terms=desk.terms, decisions_kept=desk.settings.retention.decisions_max),
+        desk.epoch,
+    )
     lines, timings = desk.settings.lines, desk.settings.timings
 
     def waiting() -> list[jobs.Waiting]:
@@ -298,10 +365,13 @@ def daemons_of(coordinator: Coordinator) -> Sequence[Cyclic]:
         hints.distribution.signal()
         hints.pipeline.signal()
 
-    parker = parking.parker(duty, job_parking.Limits(), changed)
+    kept = desk.settings.retention
+    parker = parking.parker(duty, parking.limits_of(desk.settings.job_parking), changed)
     bulk = upkeep.bulk_operations(duty, ROLE, desk.terms, changed)
     parker.hint, bulk.hint = hints.parking, hints.bulk
-    keeper = upkeep.job_retention(duty, ROLE, retention.Limits())
+    keeper = upkeep.job_retention(
+        duty, ROLE, retention.Limits(kept.finished_jobs_days, kept.finished_jobs_max)
+    )
     return [distributor, looping, promoter, reaper, parker, bulk, keeper]
 
 

@@ -188,6 +188,8 @@ class NodeRow(Message):
     """A machine: what it has, what it does, when it was last heard.
 
     `excluded_until`: until when it is granted nothing, and `excluded_for` what reason.
+    `settings_hash`: the settings its agent said it runs under; `other_settings`: whether they are not the
+    coordinator's, `None` when it has not said.
     """
 
     id: str
@@ -202,6 +204,8 @@ class NodeRow(Message):
     load: float | None
     excluded_until: float | None = None
     excluded_for: str = ""
+    settings_hash: str | None = None
+    other_settings: bool | None = None
 
 
 class ModelRow(Message):

@@ -18,6 +18,7 @@ OLDEST_VERSION = 1
 
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,120}$")]
+SettingsHash = Annotated[str, Field(max_length=64)]
 Sentence = Annotated[str, Field(max_length=2000)]
 
 
@@ -95,6 +96,8 @@ class Connect(Message):
     held: Annotated[list[Held], Field(max_length=1024)]
     observed: Observed
     machine: Machine = Machine()
+    settings_hash: SettingsHash | None = None
+    """The settings this agent was last told to be in force; `None` before anybody told it."""
 
 
 class Connected(Message):
@@ -108,7 +111,7 @@ class Connected(Message):
     expires_in_s: float
     keep: list[int]
     stop: list[int]
-    settings_hash: str
+    settings_hash: SettingsHash
 
 
 class InputFile(Message):
@@ -192,6 +195,8 @@ class Beat(Message):
     incarnation: str
     attempts: Annotated[list[AttemptProgress], Field(max_length=1024)]
     observed: Observed
+    settings_hash: SettingsHash | None = None
+    """The settings this agent was last told to be in force."""
 
 
 class BeatReply(Message):
@@ -200,7 +205,7 @@ class BeatReply(Message):
     expires_in_s: float
     stop: list[int]
     draining: bool
-    settings_hash: str
+    settings_hash: SettingsHash
 
 
 class SealArtifact(Message):
@@ -268,6 +273,8 @@ class Step(Message):
     slots: Annotated[int, Field(ge=0, le=1024)] = 0
     wait_s: Annotated[float, Field(ge=0, le=60)] = 0.0
     cached: Annotated[list[Hash], Field(max_length=256)] = []
+    settings_hash: SettingsHash | None = None
+    """The settings this agent was last told to be in force."""
 
 
 class FinishedOne(Finished):
@@ -283,7 +290,7 @@ class Stepped(Message):
     expires_in_s: float
     stop: list[int]
     draining: bool
-    settings_hash: str
+    settings_hash: SettingsHash
     finished: list[FinishedOne]
     grants: list[Grant]
 

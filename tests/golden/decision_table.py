@@ -48,6 +48,8 @@ def load(document: object, hint: Any) -> Any:
         if arguments[-1] is Ellipsis:
             return tuple(load(item, arguments[0]) for item in document)
         return tuple(load(item, one) for item, one in zip(document, arguments, strict=True))
+    if origin is frozenset and isinstance(document, list):
+        return frozenset(load(item, arguments[0]) for item in document)
     if isinstance(document, dict) and origin is not None and issubclass(origin, Mapping):
         return {key: load(value, arguments[1]) for key, value in document.items()}
     if isinstance(document, dict) and isinstance(hint, type) and dataclasses.is_dataclass(hint):

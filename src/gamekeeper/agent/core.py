@@ -95,6 +95,7 @@ class AgentCore:
         self._renewed = False
         self._restored = False
         self._observed = Observed()
+        self.settings_hash: str | None = None
         self._room = False
         self._draining = False
         self._connecting: int | None = None
@@ -205,6 +206,7 @@ class AgentCore:
                 held=self.desk.claims_of_ownership(),
                 observed=self._observed,
                 machine=self._machine,
+                settings_hash=self.settings_hash,
             )
             self._out.put(SendConnect(self._connecting, message))
 
@@ -215,6 +217,7 @@ class AgentCore:
         self._connect_delays.worked()
         reply = event.reply
         self.connected = True
+        self.settings_hash = reply.settings_hash
         self.lease = Lease(self.incarnation, reply.lease_s, event.sent_at + reply.expires_in_s)
         self._beat_at = event.sent_at + self.lease.beat_every_s
         keep = set(reply.keep) - set(reply.stop)
@@ -229,7 +232,10 @@ class AgentCore:
         if self._out.due(self._beat_at):
             self._beating = self._out.serial()
             message = Beat(
-                incarnation=self.incarnation, attempts=self.desk.progress(), observed=self._observed
+                incarnation=self.incarnation,
+                attempts=self.desk.progress(),
+                observed=self._observed,
+                settings_hash=self.settings_hash,
             )
             self._out.put(SendBeat(self._beating, message))
 
@@ -245,6 +251,9 @@ class AgentCore:
         self.lease = Lease(self.incarnation, lease.lease_s, expires_at)
         self._beat_at = max(self._beat_at, sent_at + lease.beat_every_s)
         self._draining = reply.draining
+        if reply.settings_hash != self.settings_hash:
+            self.settings_hash = reply.settings_hash
+            self._out.put(Note(None, f"the settings in force are now {self.settings_hash[:12]}"))
         for attempt in reply.stop:
             self.desk.order(attempt, EndReason.STOP_REQUESTED)
         self._renewed = True
@@ -305,6 +314,7 @@ class AgentCore:
                 observed=self._observed,
                 slots=free,
                 cached=list(self._cached),
+                settings_hash=self.settings_hash,
             )
             self._out.put(SendStep(serial, message))
 

@@ -7,21 +7,9 @@ from typing import Annotated
 
 import typer
 
+from gamekeeper.cli.options import ConfigOption, DataDirFlag, SetOption
 from gamekeeper.cli.render import Output
 
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        metavar="FILE",
-        help="Settings file. Default: $GAMEKEEPER_CONFIG, else ./gamekeeper.toml.",
-        show_default=False,
-    ),
-]
-DataDirFlag = Annotated[
-    Path | None,
-    typer.Option("--data-dir", metavar="DIR", help="Overrides data_dir of the settings.", show_default=False),
-]
 LogFileOption = Annotated[
     Path | None,
     typer.Option("--log-file", metavar="FILE", help="Append the log to a file instead of stderr."),
@@ -59,6 +47,7 @@ def init(
 def up(
     config: ConfigOption = None,
     data_dir: DataDirFlag = None,
+    overrides: SetOption = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Log as JSON, one object a line on stderr; errors as JSON.")
     ] = False,
@@ -66,13 +55,14 @@ def up(
     """Run the coordinator and this machine's agent in the foreground, and keep them running."""
     from gamekeeper.cli import launch
 
-    settings, file = launch.settings_of(config, data_dir)
-    raise typer.Exit(launch.run_up(settings, file, Output(json=as_json)))
+    settings, file = launch.settings_of(config, data_dir, overrides or ())
+    raise typer.Exit(launch.run_up(settings, file, Output(json=as_json), overrides or ()))
 
 
 def coordinator(
     config: ConfigOption = None,
     data_dir: DataDirFlag = None,
+    overrides: SetOption = None,
     log_file: LogFileOption = None,
     supervised: SupervisedOption = False,
 ) -> None:
@@ -80,7 +70,7 @@ def coordinator(
     from gamekeeper.cli import launch
 
     launch.prepare_process(log_file, supervised=supervised)
-    settings, _ = launch.settings_of(config, data_dir)
+    settings, _ = launch.settings_of(config, data_dir, overrides or ())
     from gamekeeper import bootstrap
 
     raise typer.Exit(bootstrap.run_coordinator(settings))
@@ -89,6 +79,7 @@ def coordinator(
 def agent(
     config: ConfigOption = None,
     data_dir: DataDirFlag = None,
+    overrides: SetOption = None,
     log_file: LogFileOption = None,
     supervised: SupervisedOption = False,
 ) -> None:
@@ -96,7 +87,7 @@ def agent(
     from gamekeeper.cli import launch
 
     launch.prepare_process(log_file, supervised=supervised)
-    settings, _ = launch.settings_of(config, data_dir)
+    settings, _ = launch.settings_of(config, data_dir, overrides or ())
     from gamekeeper import bootstrap
 
     raise typer.Exit(bootstrap.run_agent(settings))

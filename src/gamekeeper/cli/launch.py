@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,15 +38,19 @@ def config_path(given: Path | None) -> Path:
     return Path(variable) if variable else Path(CONFIG_NAME)
 
 
-def settings_of(config: Path | None, data_dir: Path | None) -> tuple[Settings, Path]:
+def settings_of(
+    config: Path | None, data_dir: Path | None, overrides: Sequence[str] = ()
+) -> tuple[Settings, Path]:
     """The checked settings and the file they came from. Raises `SettingsError`."""
     from gamekeeper.settings import load
 
     path = config_path(config)
-    return load(path, flags={"data_dir": data_dir}), path
+    return load(path, flags={"data_dir": data_dir}, overrides=overrides), path
 
 
-def children(config: Path, data_dir: Path, *, log_dir: Path | None = None) -> list[Child]:
+def children(
+    config: Path, data_dir: Path, *, log_dir: Path | None = None, overrides: Sequence[str] = ()
+) -> list[Child]:
     """The coordinator and the agent as child processes, in the order in which they start."""
     from gamekeeper.runtime.supervisor import Child
 
@@ -53,6 +58,7 @@ def children(config: Path, data_dir: Path, *, log_dir: Path | None = None) -> li
         # -P keeps the current folder off the import path: a file there must not replace a module of ours.
         command = [sys.executable, "-P", "-m", "gamekeeper.cli", name, "--supervised"]
         command += ["--config", str(config), "--data-dir", str(data_dir)]
+        command += [word for text in overrides for word in ("--set", text)]
         if log_dir is not None:
             command += ["--log-file", str(log_dir / f"{name}.log")]
         return Child(name, tuple(command))
@@ -93,7 +99,7 @@ def prepare_process(log_file: Path | None, *, supervised: bool) -> None:
     telemetry.configure(as_json=bool(os.environ.get("GAMEKEEPER_LOG_JSON")))
 
 
-def run_up(settings: Settings, config: Path, output: Output) -> int:
+def run_up(settings: Settings, config: Path, output: Output, overrides: Sequence[str] = ()) -> int:
     """Keep the coordinator and the agent running until one ends for good or a signal comes; returns the exit code."""
     import anyio
 
@@ -130,7 +136,7 @@ def run_up(settings: Settings, config: Path, output: Output) -> int:
 
             tasks.start_soon(heed_signals)
             tasks.start_soon(heed_stop)
-            code = await ChildSupervisor(clock).run(children(config, settings.data_dir))
+            code = await ChildSupervisor(clock).run(children(config, settings.data_dir, overrides=overrides))
             tasks.cancel_scope.cancel()
 
     anyio.run(supervise)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import typer
 from typer.core import TyperGroup
 
-from gamekeeper.cli import act, admin, control, demo, exit_codes, explain, inspect
+from gamekeeper.cli import act, admin, config, control, demo, exit_codes, explain, inspect
 from gamekeeper.cli.render import Output
 from gamekeeper.core.errors import GamekeeperError
 
@@ -182,13 +182,39 @@ DEMO = Entry(
     children=(PLAY,),
 )
 
+CONFIG = "config"
+CONFIG_ENTRIES = (
+    Entry(
+        "show",
+        config.show,
+        (
+            "gamekeeper config show --origin",
+            "gamekeeper config show coordinator timings --json",
+            "gamekeeper config show --set coordinator.lease_s=20 --hash",
+        ),
+        (exit_codes.DONE, exit_codes.USAGE),
+    ),
+    Entry(
+        "check",
+        config.check,
+        ("gamekeeper config check", "gamekeeper config check games/gamekeeper.toml --strict --json"),
+        (exit_codes.DONE, exit_codes.FAILED, exit_codes.USAGE),
+    ),
+    Entry(
+        "schema",
+        config.schema,
+        ("gamekeeper config schema > gamekeeper.schema.json",),
+        (exit_codes.DONE, exit_codes.USAGE),
+    ),
+)
+
 
 class _InOrder(TyperGroup):
     """Lists the commands as `ENTRIES` does, the first one to try first."""
 
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
         """All names in order."""
-        order = [DEMO.name, *(item.name for item in ENTRIES)]
+        order = [DEMO.name, *(item.name for item in ENTRIES), CONFIG]
         return sorted(super().list_commands(ctx), key=order.index)
 
 
@@ -209,6 +235,14 @@ def build() -> typer.Typer:
     app.callback()(_version_option)
     for item in (DEMO, *ENTRIES):
         _add(app, item)
+    questions = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
+    for item in CONFIG_ENTRIES:
+        _add(questions, item)
+    app.add_typer(
+        questions,
+        name=CONFIG,
+        help="Ask about the settings: what is in force and why, and whether it is sound.",
+    )
     return app
 
 

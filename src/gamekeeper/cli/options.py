@@ -35,6 +35,29 @@ DataDirOption = Annotated[
     ),
 ]
 
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="Settings file. Default: $GAMEKEEPER_CONFIG, else ./gamekeeper.toml.",
+        show_default=False,
+    ),
+]
+DataDirFlag = Annotated[
+    Path | None,
+    typer.Option("--data-dir", metavar="DIR", help="Overrides data_dir of the settings.", show_default=False),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Overrides one key of the settings: coordinator.lease_s=20. May be given several times.",
+        show_default=False,
+    ),
+]
+
 
 def chosen_data_dir(given: Path | None) -> Path:
     """The data directory a reading command looks into; see `DataDirOption` for the order."""

@@ -1,32 +1,24 @@
 """Events: the closed set of facts the log may hold.
 
 Each event is a frozen dataclass with a name and a version. `encode` writes it as a JSON object with
-every field; `decode` accepts exactly those fields, so that a drifting payload is an error where it is made. An event
-names the subjects whose story it belongs to.
+every field; `decode` accepts exactly those fields, so that a drifting payload is an error where it is made. Events of
+an earlier version are read with what the later one added. An event names the subjects whose story it belongs to.
 """
 
 from __future__ import annotations
 
+import json
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import ClassVar, Union, get_args, get_origin, get_type_hints
+from json.encoder import encode_basestring_ascii
+from operator import attrgetter
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from gamekeeper.core.control_events import CONTROL_EVENTS
 from gamekeeper.core.errors import UsageError
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One fact. Subclasses set `name`, `version` and `about`: {subject kind: the field that holds its id}."""
-
-    name: ClassVar[str] = ""
-    version: ClassVar[int] = 1
-    about: ClassVar[Mapping[str, str]] = {}
-
-    def subjects(self) -> tuple[str, ...]:
-        """The things this event is about, as "kind/id"."""
-        named = ((kind, getattr(self, field)) for kind, field in self.about.items())
-        return tuple(f"{kind}/{value}" for kind, value in named if value not in (None, ""))
+from gamekeeper.core.event import Event
+from gamekeeper.core.jobs import FINAL_JOBS
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,150 +77,8 @@ class JobSubmitted(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class JobsSubmitted(Event):
-    """Jobs alike with consecutive ids were accepted together. It belongs to the story of each of them."""
-
-    name = "jobs-submitted"
-    about = {"line": "line"}
-    first_id: int
-    last_id: int
-    count: int
-    kind: str
-    line: str
-    purpose: str
-
-    def subjects(self) -> tuple[str, ...]:
-        """Its line, and the group under its first job."""
-        return f"line/{self.line}", group_subject(self.first_id)
-
-
-def group_subject(first_id: int) -> str:
-    """What jobs submitted together are filed under; in the order of their ids when sorted as text."""
-    return f"jobs/{first_id:019d}"
-
-
-@dataclass(frozen=True, slots=True)
-class JobHeld(Event):
-    """A person holds a job back."""
-
-    name = "job-held"
-    about = {"job": "job_id", "line": "line"}
-    job_id: int
-    line: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class JobReleased(Event):
-    """A job is no longer held back: `state` is what it went to."""
-
-    name = "job-released"
-    about = {"job": "job_id", "line": "line"}
-    job_id: int
-    line: str
-    state: str
-
-
-@dataclass(frozen=True, slots=True)
-class JobRetried(Event):
-    """An ended job was given a successor with fresh budgets."""
-
-    name = "job-retried"
-    about = {"job": "job_id", "line": "line"}
-    job_id: int
-    successor_id: int
-    line: str
-
-    def subjects(self) -> tuple[str, ...]:
-        """Both jobs and their line."""
-        return f"job/{self.job_id}", f"job/{self.successor_id}", f"line/{self.line}"
-
-
-@dataclass(frozen=True, slots=True)
-class JobCancelRequested(Event):
-    """The agent that runs a job is to stop it."""
-
-    name = "job-cancel-requested"
-    about = {"job": "job_id", "line": "line"}
-    job_id: int
-    line: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptsForgiven(Event):
-    """Failures on a node are not charged to the jobs: the node was at fault."""
-
-    name = "attempts-forgiven"
-    about = {"node": "node_id"}
-    node_id: str
-    attempts: int
-    jobs: int
-
-
-@dataclass(frozen=True, slots=True)
-class NodeExcluded(Event):
-    """A node is granted nothing until `until` (seconds since the epoch)."""
-
-    name = "node-excluded"
-    about = {"node": "node_id"}
-    node_id: str
-    cause: str
-    author: str
-    until: float
-
-
-@dataclass(frozen=True, slots=True)
-class NodeAllowed(Event):
-    """A node's exclusion was lifted before its time."""
-
-    name = "node-allowed"
-    about = {"node": "node_id"}
-    node_id: str
-    author: str
-
-
-@dataclass(frozen=True, slots=True)
-class BulkStarted(Event):
-    """An operation on many jobs was started."""
-
-    name = "bulk-started"
-    about = {"bulk": "bulk_id"}
-    bulk_id: int
-    verb: str
-    filter: str
-    author: str
-
-
-@dataclass(frozen=True, slots=True)
-class BulkEnded(Event):
-    """An operation on many jobs is done, or was stopped."""
-
-    name = "bulk-ended"
-    about = {"bulk": "bulk_id"}
-    bulk_id: int
-    state: str
-    seen: int
-    changed: int
-    skipped: int
-
-
-@dataclass(frozen=True, slots=True)
-class JobsRemoved(Event):
-    """Finished jobs that nothing rests on went, with their attempts."""
-
-    name = "jobs-removed"
-    about = {"role": "role"}
-    role: str
-    first_id: int
-    last_id: int
-    jobs: int
-    attempts: int
-
-
-@dataclass(frozen=True, slots=True)
 class JobEnded(Event):
-    """A job reached a final state."""
+    """A job reached a final state without an attempt of it ending."""
 
     name = "job-ended"
     about = {"job": "job_id", "line": "line"}
@@ -266,17 +116,28 @@ class AttemptStarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class AttemptEnded(Event):
-    """An attempt reached a final state; `job_state` is what became of its job."""
+    """An attempt reached a final state; `job_state` is what became of its job.
+
+    Where that is final, this is the end of the job too, and belongs to its line: there is no `job-ended` beside it.
+    """
 
     name = "attempt-ended"
-    about = {"job": "job_id", "node": "node_id"}
+    version = 2
+    about = {"job": "job_id", "node": "node_id", "line": "line"}
+    added = {2: {"line": ""}}
     attempt_id: int
     job_id: int
     node_id: str
+    line: str
     state: str
     reason: str
     detail: str
     job_state: str
+
+    def subjects(self) -> tuple[str, ...]:
+        """The job and the node; the line when the job is over."""
+        mine = (f"job/{self.job_id}", f"node/{self.node_id}")
+        return (*mine, f"line/{self.line}") if self.line and self.job_state in FINAL_JOBS else mine
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,7 +242,7 @@ class StopRequested(Event):
     reason: str
 
 
-EVENT_TYPES: Mapping[str, type[Event]] = {cls.name: cls for cls in Event.__subclasses__()}
+EVENT_TYPES: Mapping[str, type[Event]] = {cls.name: cls for cls in (*Event.__subclasses__(), *CONTROL_EVENTS)}
 
 
 def encode(event: Event) -> dict[str, object]:
@@ -389,14 +250,47 @@ def encode(event: Event) -> dict[str, object]:
     return {field.name: getattr(event, field.name) for field in fields(event)}
 
 
+def as_json(event: Event) -> str:
+    """`encode` as compact JSON in ASCII, fast: the template of each type is made once."""
+    write = _WRITERS.get(type(event))
+    if write is None:
+        write = _WRITERS[type(event)] = _writer(type(event))
+    return write(event)
+
+
+_WRITERS: dict[type[Event], Callable[[Event], str]] = {}
+
+
+def _writer(cls: type[Event]) -> Callable[[Event], str]:
+    names, hints = [field.name for field in fields(cls)], get_type_hints(cls)
+    template = "{" + ",".join(f"{encode_basestring_ascii(name)}:%s" for name in names) + "}"
+    values = attrgetter(*names)
+    if len(names) == 1:
+        only = _VALUES.get(hints[names[0]], _any_value)
+        return lambda event: template % only(values(event))
+    forms = [_VALUES.get(hints[name], _any_value) for name in names]
+    return lambda event: (
+        template % tuple([form(value) for form, value in zip(forms, values(event), strict=True)])
+    )
+
+
+def _any_value(value: object) -> str:
+    return json.dumps(value, allow_nan=False, separators=(",", ":"))
+
+
+_VALUES: Mapping[object, Callable[[Any], str]] = {str: encode_basestring_ascii, int: int.__repr__}
+
+
 def decode(name: str, version: int, document: Mapping[str, object]) -> Event:
-    """Rebuild an event.
+    """Rebuild an event, one of an earlier version too.
 
     Raises `UsageError` for an unknown name or version, a missing or unknown field, or a wrong type.
     """
     cls = EVENT_TYPES.get(name)
-    if cls is None or cls.version != version:
+    if cls is None or not 1 <= version <= cls.version:
         raise UsageError(f"unknown event {name!r} version {version}")
+    for later in range(version + 1, cls.version + 1):
+        document = {**document, **cls.added.get(later, {})}
     hints = get_type_hints(cls)
     wanted = {field.name for field in fields(cls)}
     if set(document) != wanted:

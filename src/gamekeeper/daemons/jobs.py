@@ -12,7 +12,7 @@ from gamekeeper.daemons.duty import Duty
 from gamekeeper.policy import job_reaper, work_distributor
 from gamekeeper.runtime.daemon import Daemon
 from gamekeeper.runtime.executor import Outcome
-from gamekeeper.store import job_queue, leases
+from gamekeeper.store import inventory, job_classes, job_queue, leases
 from gamekeeper.store.decisions import Outcome as Applied
 from gamekeeper.store.session import Reading
 
@@ -30,30 +30,63 @@ class Waiting:
 
 
 def distribution_view(r: Reading, waiting: Sequence[Waiting]) -> work_distributor.View:
-    """Parked claims with their leases, ready jobs, and the load of each lane."""
-    states = {state.lease.incarnation: state for state in leases.agents(r)} if waiting else {}
+    """Parked claims with their nodes, the other nodes, and all classes of jobs with the oldest of each."""
+    standings = {one.node_id: one for one in inventory.standings(r)}
+    nodes = {node_id: _node(standing) for node_id, standing in standings.items()}
     agents = tuple(
         work_distributor.WaitingAgent(
-            node_id=one.node_id,
+            node=nodes[one.node_id],
             incarnation=one.incarnation,
-            free_slots=max(0, min(one.slots, states[one.incarnation].slots - states[one.incarnation].busy)),
-            lease_expires_at=states[one.incarnation].lease.expires_at,
+            lease_expires_at=standings[one.node_id].lease_expires_at,
+            free_slots=max(
+                0, min(one.slots, nodes[one.node_id].capacity.slots - nodes[one.node_id].busy_slots)
+            ),
         )
         for one in waiting
-        if one.incarnation in states and not states[one.incarnation].reaped
+        if one.node_id in standings and standings[one.node_id].incarnation == one.incarnation
     )
-    jobs = tuple(
-        work_distributor.ReadyJob(
-            job.id, job.spec.kind, job.spec.purpose, job.spec.line, job.created_at, job.not_before
-        )
-        for job in job_queue.waiting(r, JOBS_PER_PASS)
+    free = sum(agent.free_slots for agent in agents)
+    most = max(1, min(free, JOBS_PER_PASS))
+    classes = tuple(_job_class(r, one, most) for one in job_classes.live(r))
+    return work_distributor.View(agents, classes, tuple(nodes.values()), draining=looks.draining(r))
+
+
+def _node(standing: inventory.Standing) -> work_distributor.Node:
+    running = tuple(work_distributor.Occupant(asked, gpus) for asked, gpus in standing.taken)
+    return work_distributor.Node(
+        node_id=standing.node_id,
+        capacity=standing.capacity,
+        free=work_distributor.Free.beside(standing.capacity, running),
+        busy_slots=len(running),
+        target_slots=standing.target_slots,
+        reachable=standing.incarnation is not None,
+        running=running,
     )
-    running = tuple(
-        work_distributor.LaneLoad(count.line, count.kind, count.purpose, count.n)
-        for count in job_queue.counts(r)
-        if count.state is JobState.RUNNING
+
+
+def _job_class(r: Reading, one: job_classes.JobClass, most: int) -> work_distributor.JobClass:
+    ready = one.counts.get(JobState.READY, 0)
+    later = job_classes.later(r, one.id) if ready else job_classes.Later(0, None)
+    heads = job_classes.due(r, one.id, most) if ready > later.n else []
+    return work_distributor.JobClass(
+        class_id=one.id,
+        line=one.line,
+        kind=one.kind,
+        purpose=one.purpose,
+        producer=one.producer,
+        share=one.share,
+        requirements=one.requirements,
+        due=ready - later.n,
+        later=later.n,
+        held=one.counts.get(JobState.HELD, 0),
+        running=one.counts.get(JobState.RUNNING, 0),
+        last_granted_at=one.last_granted_at,
+        heads=tuple(
+            work_distributor.ReadyJob(job.job_id, job.created_at, job.due_since, job.inputs, job.deadline)
+            for job in heads
+        ),
+        next_due_at=later.earliest,
     )
-    return work_distributor.View(agents, jobs, running, draining=looks.draining(r))
 
 
 def distributor(

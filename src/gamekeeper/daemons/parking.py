@@ -9,12 +9,25 @@ from gamekeeper.daemons.duty import Duty
 from gamekeeper.policy import job_parking
 from gamekeeper.runtime.daemon import Daemon
 from gamekeeper.runtime.executor import Outcome
+from gamekeeper.settings.schema import JobParkingSection
 from gamekeeper.store import exclusions, failures, inventory
 from gamekeeper.store.session import Reading
 
 EVERY_S = 10.0
 REST_S = 0.5
 OVERDUE_AT_ONCE = 500
+
+
+def limits_of(section: JobParkingSection) -> job_parking.Limits:
+    """The limits that the settings state."""
+    return job_parking.Limits(
+        poison_nodes=section.poison_nodes,
+        blame_jobs=section.blame_jobs,
+        blame_window_s=section.blame_window_s,
+        exclusion_first_s=section.exclusion_first_s,
+        exclusion_longest_s=section.exclusion_longest_s,
+        max_excluded_fraction=section.max_excluded_fraction,
+    )
 
 
 def parking_view(r: Reading, limits: job_parking.Limits) -> job_parking.View:

@@ -81,7 +81,7 @@ class Limits:
     exclusion_first_s: float = 600.0
     exclusion_longest_s: float = 21600.0
     max_excluded_fraction: float = 0.3
-    origin: str = "jobs.parking"
+    origin: str = "job_parking"
 
     def __post_init__(self) -> None:
         """Raise `SettingsError` for limits that cross or mean nothing."""

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import FileResponse
 
 from gamekeeper.core.artifacts import Upload
-from gamekeeper.core.errors import NotAllowed
+from gamekeeper.core.errors import NotAllowed, Refused
 from gamekeeper.protocol import (
     Beat,
     BeatReply,
@@ -24,6 +24,8 @@ from gamekeeper.protocol import (
     SealArtifact,
     Sealed,
     Started,
+    Step,
+    Stepped,
     UploadState,
 )
 from gamekeeper.server.http import Caller, Here, joiner, node, sane_body, until_gone
@@ -54,6 +56,15 @@ async def claim(message: Claim, here: Here, node_id: NodeId, request: Request) -
     """Ask for jobs; waits up to `wait_s` while there are none."""
     answer = await until_gone(request, here.claim(node_id, message))
     return answer if answer is not None else Claimed(grants=[])
+
+
+@router.post("/agent/step", dependencies=BODY)
+async def step(message: Step, here: Here, node_id: NodeId, request: Request) -> Stepped:
+    """Report ends, renew the lease, and ask for jobs: all in one."""
+    answer = await until_gone(request, here.step(node_id, message))
+    if answer is None:
+        raise Refused("the caller has gone")
+    return answer
 
 
 @router.post("/agent/beat", dependencies=BODY)

@@ -9,17 +9,17 @@ from gamekeeper.core.jobs import AttemptState, Job
 from gamekeeper.core.matches import PairResult, Purpose
 from gamekeeper.core.receipts import BUILT_IN_KINDS, JobKind
 from gamekeeper.protocol import Finish, Finished
-from gamekeeper.server.judging import Case, RefusedFile, judge
+from gamekeeper.server.judging import Case, Judgement, RefusedFile, judge
 from gamekeeper.store import artifacts, attempts, job_queue, matches, registry
 from gamekeeper.store.session import Writing
 
 Receipt = Mapping[str, object]
 
 
-def finish(
+def judged(
     w: Writing, attempt_id: int, message: Finish, kinds: Mapping[str, JobKind] = BUILT_IN_KINDS
-) -> Finished:
-    """Judge and end an attempt; book its model or its matches once, and only when it succeeded.
+) -> tuple[Job, Judgement]:
+    """The attempt's job, and how it ended in the light of what it handed in. Raises `NotFound`.
 
     `kinds`: the receipt that each known kind of job must hand in.
     """
@@ -41,6 +41,14 @@ def finish(
             kinds=kinds,
         )
     )
+    return job, judgement
+
+
+def finish(
+    w: Writing, attempt_id: int, message: Finish, kinds: Mapping[str, JobKind] = BUILT_IN_KINDS
+) -> Finished:
+    """Judge and end an attempt; book its model or its matches once, and only when it succeeded."""
+    job, judgement = judged(w, attempt_id, message, kinds)
     ended = job_queue.finish(
         w,
         attempt_id,
@@ -57,7 +65,7 @@ def finish(
         and ended.attempt.state is AttemptState.SUCCEEDED
         and isinstance(message.receipt, dict)
     ):
-        _book(w, job, attempt_id, message.receipt)
+        book(w, job, attempt_id, message.receipt)
     return Finished(
         result=ended.result,
         state=ended.attempt.state,
@@ -74,7 +82,8 @@ def _known_model(w: Writing, job: Job, receipt: object) -> bool:
     return known is not None and known.job_id != job.id
 
 
-def _book(w: Writing, job: Job, attempt_id: int, receipt: Receipt) -> None:
+def book(w: Writing, job: Job, attempt_id: int, receipt: Receipt) -> None:
+    """Book what a succeeded attempt made: its model, or its matches."""
     if job.spec.kind in {"found", "train"}:
         _book_model(w, job, receipt)
     elif job.spec.kind == "evaluate":

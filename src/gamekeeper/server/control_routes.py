@@ -77,7 +77,7 @@ async def exclude_node(node_id: NodeId, message: ExcludeRequest, here: Here) -> 
 
     def change(w: Writing) -> NodeRow:
         exclusions.exclude(w, node_id, message.because, controlling.PEOPLE, w.now + message.for_s)
-        return next(row for row in listing.nodes(w) if row.id == node_id)
+        return next(row for row in listing.nodes(w, here.desk.settings.hash) if row.id == node_id)
 
     return await here.desk.write(change)
 
@@ -88,7 +88,7 @@ async def allow_node(node_id: NodeId, here: Here) -> NodeRow:
 
     def change(w: Writing) -> NodeRow:
         exclusions.lift(w, node_id, controlling.PEOPLE)
-        return next(row for row in listing.nodes(w) if row.id == node_id)
+        return next(row for row in listing.nodes(w, here.desk.settings.hash) if row.id == node_id)
 
     answer = await here.desk.write(change)
     here.desk.hints.distribution.signal()

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from gamekeeper.core.errors import NotAllowed, StaleToken, UsageError
+from gamekeeper.core.errors import StaleToken, UsageError
 from gamekeeper.core.jobs import Attempt, AttemptState, EndReason, ProcessIdentity
-from gamekeeper.core.nodes import Observation
 from gamekeeper.core.requirements import Capacity, Gpu
 from gamekeeper.daemons import looks
 from gamekeeper.policy.continuous_loop import Phase
@@ -24,10 +23,11 @@ from gamekeeper.protocol import (
     Enrolled,
     Finish,
     Finished,
-    Observed,
     Started,
+    Step,
+    Stepped,
 )
-from gamekeeper.server import booking, grants
+from gamekeeper.server import booking, grants, stepping
 from gamekeeper.server.board import ClaimBoard
 from gamekeeper.server.desk import ROLE, Desk
 from gamekeeper.server.principals import (
@@ -45,6 +45,9 @@ from gamekeeper.server.reporting import FileAudit
 from gamekeeper.server.uploads import Uploads
 from gamekeeper.store import inventory, job_queue, leases
 from gamekeeper.store.session import Reading, Writing
+from gamekeeper.store.step import Match
+
+_FAILED = frozenset({AttemptState.FAILED, AttemptState.HOLLOW})
 
 
 class Coordinator:
@@ -57,6 +60,7 @@ class Coordinator:
         self.serving_since = desk.clock.now()
         self.audit = FileAudit()
         self._mint = mint
+        self.match: Match = stepping.nobody
         self._handed = grants.HandedOver(desk.settings.timings.beat_s)
 
     async def principal(self, secret: str) -> Principal:
@@ -101,9 +105,10 @@ class Coordinator:
                 lease_s,
                 held=held,
                 slots=message.slots,
-                observation=_observation(message.observed, w.now),
+                observation=stepping.observation(message.observed, w.now),
             )
             inventory.set_machine(w, node_id, _capacity(message))
+            inventory.note_settings(w, [node_id], message.settings_hash)
             return Connected(
                 lease_s=lease_s,
                 expires_in_s=lease.expires_at - w.now,
@@ -166,8 +171,9 @@ class Coordinator:
 
         def change(w: Writing) -> BeatReply:
             grants.check_incarnation(w, node_id, message.incarnation)
+            inventory.note_settings(w, [node_id], message.settings_hash)
             lease, stop = leases.beat(
-                w, message.incarnation, lease_s, progress, _observation(message.observed, w.now)
+                w, message.incarnation, lease_s, progress, stepping.observation(message.observed, w.now)
             )
             return BeatReply(
                 expires_in_s=lease.expires_at - w.now,
@@ -180,12 +186,40 @@ class Coordinator:
         self._handed.known(message.incarnation, [one.attempt for one in message.attempts])
         return answer
 
+    async def step(self, node_id: str, message: Step) -> Stepped:
+        """Book ends, renew the lease and grant, all in one commit; then wait up to `wait_s` for work."""
+        settings = self.desk.settings
+        said = [stepping.Said(node_id, message)]
+        (taken,) = await self.desk.write(
+            lambda w: stepping.take(
+                w, said, settings.timings.lease_s, settings.hash, self.match, kinds=settings.kinds
+            )
+        )
+        if taken.reply is None:
+            raise taken.refused or StaleToken(f"agent {message.incarnation} does not hold its node any more")
+        reply = taken.reply
+        self._handed.known(message.incarnation, [one.attempt for one in message.attempts])
+        self._handed.note(message.incarnation, [one.attempt for one in reply.grants], self.desk.clock.now())
+        if message.finished:
+            await self.forget_uploads([(one.attempt, one.token) for one in message.finished])
+            for hint in (self.desk.hints.pipeline, self.desk.hints.promotion, self.desk.hints.distribution):
+                hint.signal()
+            if any(one.state in _FAILED for one in reply.finished):
+                self.desk.hints.parking.signal()
+        if reply.grants or reply.draining or not (message.slots and message.wait_s):
+            return reply
+        claim = Claim(
+            incarnation=message.incarnation, slots=message.slots, wait_s=message.wait_s, cached=message.cached
+        )
+        claimed = await self.claim(node_id, claim)
+        return reply.model_copy(update={"grants": claimed.grants, "draining": claimed.draining})
+
     async def started(self, node_id: str, attempt_id: int, message: Started) -> None:
         """Take down the identity of an attempt's process."""
         identity = ProcessIdentity(message.boot_id, message.pid, message.start_ticks)
 
         def change(w: Writing) -> None:
-            check_attempt(w, node_id, attempt_id, message.token)
+            stepping.check_attempt(w, node_id, attempt_id, message.token)
             job_queue.started(w, attempt_id, message.token, identity)
 
         await self.desk.write(change)
@@ -194,14 +228,14 @@ class Coordinator:
         """Judge an ended attempt and book what it made, in one transaction."""
 
         def change(w: Writing) -> Finished:
-            check_attempt(w, node_id, attempt_id, message.token)
-            return booking.finish(w, attempt_id, message, self.desk.kinds)
+            stepping.check_attempt(w, node_id, attempt_id, message.token)
+            return booking.finish(w, attempt_id, message, self.desk.settings.kinds)
 
         answer = await self.desk.write(change)
         await self.forget_uploads([(attempt_id, message.token)])
         for hint in (self.desk.hints.pipeline, self.desk.hints.promotion, self.desk.hints.distribution):
             hint.signal()
-        if answer.state in {AttemptState.FAILED, AttemptState.HOLLOW}:
+        if answer.state in _FAILED:
             self.desk.hints.parking.signal()
         return answer
 
@@ -222,23 +256,8 @@ class Coordinator:
             self.board.wake_all()
 
 
-def check_attempt(r: Reading, node_id: str, attempt_id: int, token: int) -> None:
-    """Raise unless the attempt is this node's and was granted under this token; says nothing about its state."""
-    attempt = job_queue.attempt(r, attempt_id)
-    if attempt.node_id != node_id:
-        raise NotAllowed(f"attempt {attempt_id} belongs to another node")
-    if attempt.token != token:
-        raise StaleToken(f"attempt {attempt_id} was not granted under token {token}")
-
-
 def _end_unfit(w: Writing, *, attempt: Attempt, problem: str) -> None:
     job_queue.end_from_here(w, attempt.id, attempt.token, EndReason.INPUT_UNAVAILABLE, problem)
-
-
-def _observation(observed: Observed, now: float) -> Observation:
-    return Observation(
-        observed.cpu_count, observed.memory_bytes, observed.disk_free_bytes, observed.load, observed_at=now
-    )
 
 
 def _capacity(message: Connect) -> Capacity:

@@ -12,7 +12,6 @@ import anyio.to_thread
 
 from gamekeeper.core.artifacts import Upload
 from gamekeeper.core.clock import Clock
-from gamekeeper.core.receipts import BUILT_IN_KINDS, JobKind
 from gamekeeper.runtime.daemon import Hint
 from gamekeeper.runtime.executor import RoleLost, check_role
 from gamekeeper.settings import Settings
@@ -90,10 +89,7 @@ class Hints:
 
 @dataclass(slots=True)
 class Desk:
-    """The store behind the coordinator's role, under `epoch`, with everything the request handlers need.
-
-    `kinds`: the kinds of jobs that are known, with the receipts they must hand in. `quotas`: how many jobs may wait.
-    """
+    """The store behind the coordinator's role, under `epoch`, with everything the request handlers need."""
 
     store: Store
     clock: Clock
@@ -101,15 +97,15 @@ class Desk:
     files: ArtifactFiles
     workers: Workers
     epoch: int
-    kinds: Mapping[str, JobKind] = field(default_factory=lambda: dict(BUILT_IN_KINDS))
-    quotas: Quotas = field(default_factory=Quotas)
     hints: Hints = field(default_factory=Hints)
     role_lost: anyio.Event = field(default_factory=anyio.Event)
 
     @property
     def terms(self) -> Terms:
-        """On which terms jobs are taken."""
-        return Terms(self.kinds, self.quotas)
+        """On which terms jobs are taken: the kinds that are known, and how many may wait."""
+        bounds = self.settings.admission
+        quotas = Quotas(bounds.max_ready_per_producer, bounds.max_ready_per_kind, bounds.max_ready_in_all)
+        return Terms(self.settings.kinds, quotas)
 
     async def read(self, look: Callable[[Reading], T]) -> T:
         """Run `look` on one snapshot of the store."""

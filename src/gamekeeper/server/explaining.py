@@ -31,6 +31,7 @@ from gamekeeper.store.session import Reading
 
 VERDICTS = 50
 EVENTS = 100
+UNSTARTED = frozenset({JobState.WAITING, JobState.READY, JobState.HELD})
 _NUMBER = re.compile(r"[0-9]{1,18}\Z")
 
 
@@ -54,7 +55,10 @@ def _number(subject: str) -> int:
 def _job(r: Reading, job_id: int) -> Why:
     job = job_queue.get(r, job_id)
     tries = job_queue.attempts_of(r, job_id)
-    current = decisions.current(r, f"job/{job_id}")
+    # Whoever waits, waits with its class; its own verdicts are of earlier grants.
+    waits = job.state in UNSTARTED
+    place = f"class/{job_queue.class_id(r, job_id)}"
+    current = decisions.current(r, place if waits else f"job/{job_id}")
     spec = job.spec
     facts: Mapping[str, object] = {
         "kind": spec.kind,
@@ -68,12 +72,12 @@ def _job(r: Reading, job_id: int) -> Why:
         "wanted": spec.wanted,
         "command": list(spec.command),
     }
-    waits = [need.job_id for need, met, _ in needs.needs_of(r, job_id) if not met]
+    unmet = [need.job_id for need, met, _ in needs.needs_of(r, job_id) if not met]
     following = job_control.successor(r, job_id)
     facts = dict(facts) | {
         name: value
         for name, value in (
-            ("requirements", spec.requirements.to_map()), ("waits for", [f"job {one}" for one in waits]),
+            ("requirements", spec.requirements.to_map()), ("waits for", [f"job {one}" for one in unmet]),
             ("deadline", spec.deadline), ("retry of", job.retry_of), ("retried as", following),
         )
         if value
@@ -85,12 +89,12 @@ def _job(r: Reading, job_id: int) -> Why:
     ]
     last = tries[-1] if tries else None
     detail = last.detail if last is not None and last.ended_at is not None else ""
-    said = _job_headline(job, detail, current, waits)
+    said = _job_headline(job, detail, current, unmet)
     return Why(
         subject=f"job/{job_id}",
         headline=f"job {job_id} {spec.kind} of {spec.line} is {job.state}: {said}",
         facts=json_object(dict(facts) | ({"refused files": refused} if refused else {})),
-        verdicts=_verdicts(r, f"job/{job_id}"),
+        verdicts=(_verdicts(r, place) if waits else []) + _verdicts(r, f"job/{job_id}"),
         attempts=[attempt_row(one) for one in tries],
         events=_events(r, f"job/{job_id}"),
         hint=f"gamekeeper events --of job/{job_id}" if tries else f"gamekeeper why line {spec.line}",

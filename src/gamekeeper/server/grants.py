@@ -79,7 +79,7 @@ def pending(r: Reading, node_id: str, incarnation: str, most: int, skip: Collect
         if attempt_id in skip or len(ready) >= most:
             continue
         attempt = job_queue.attempt(r, attempt_id)
-        grant = _grant(r, attempt, job_queue.get(r, attempt.job_id))
+        grant = message_for(r, attempt, job_queue.get(r, attempt.job_id))
         if isinstance(grant, str):
             unfit.append((attempt, grant))
         else:
@@ -87,7 +87,7 @@ def pending(r: Reading, node_id: str, incarnation: str, most: int, skip: Collect
     return Pending(ready, unfit, looks.draining(r))
 
 
-def _grant(r: Reading, attempt: Attempt, job: Job) -> Grant | str:
+def message_for(r: Reading, attempt: Attempt, job: Job) -> Grant | str:
     """The message for one attempt, or the sentence why there can be none."""
     spec = job.spec
     inputs: dict[str, list[InputFile]] = {}

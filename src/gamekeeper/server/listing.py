@@ -94,15 +94,22 @@ def _why(r: Reading, known: JobLine) -> str:
         return job.reason
     if job.state is JobState.RUNNING:
         return str(attempt.state) if attempt else ""
-    said = decisions.current(r, f"job/{job.id}")
+    said = decisions.current(r, f"class/{job_queue.class_id(r, job.id)}")
     return said[0].verdict.reason if said else job.reason
 
 
-def nodes(r: Reading) -> list[NodeRow]:
-    """All machines."""
+def nodes(r: Reading, settings_hash: str) -> list[NodeRow]:
+    """All machines. `settings_hash` is that of the coordinator's settings."""
     busy = {state.lease.node_id: state.busy for state in leases.agents(r)}
     excluded = exclusions.current(r)
-    return [node_row(node, busy.get(node.id, 0), excluded.get(node.id)) for node in inventory.nodes(r)]
+    reported = inventory.settings_hashes(r)
+    rows = [node_row(node, busy.get(node.id, 0), excluded.get(node.id)) for node in inventory.nodes(r)]
+    return [_with_settings(row, reported.get(row.id), settings_hash) for row in rows]
+
+
+def _with_settings(row: NodeRow, reported: str | None, in_force: str) -> NodeRow:
+    other = None if reported is None else reported != in_force
+    return row.model_copy(update={"settings_hash": reported, "other_settings": other})
 
 
 def node_row(node: Node, busy: int, excluded: Exclusion | None = None) -> NodeRow:

@@ -57,7 +57,7 @@ async def get_jobs(
 @router.get("/v1/nodes", dependencies=ADMIN)
 async def get_nodes(here: Here) -> list[NodeRow]:
     """All machines."""
-    return await here.desk.read(listing.nodes)
+    return await here.desk.read(lambda r: listing.nodes(r, here.desk.settings.hash))
 
 
 @router.get("/v1/models", dependencies=ADMIN)

@@ -145,6 +145,7 @@ def _attention(r: Reading, settings: Settings, totals: Totals, lost_artifacts: i
         for node in inventory.nodes(r)
         if node.status is NodeStatus.LOST
     ]
+    items += _other_settings(r, settings)
     for name in settings.lines:
         items += _failing_stages(r, name)
     if totals.jobs.get("dead"):
@@ -156,6 +157,26 @@ def _attention(r: Reading, settings: Settings, totals: Totals, lost_artifacts: i
             )
         )
     return items[:MAX_ATTENTION]
+
+
+def _other_settings(r: Reading, settings: Settings) -> list[Attention]:
+    """Live machines whose agents run under other settings than the coordinator."""
+    reported = inventory.settings_hashes(r)
+    other = [
+        node.host_name
+        for node in inventory.nodes(r)
+        if node.status is NodeStatus.UP and reported.get(node.id) not in {None, settings.hash}
+    ]
+    if not other:
+        return []
+    who = other[0] if len(other) == 1 else f"{other[0]} and {len(other) - 1} more"
+    return [
+        Attention(
+            subject="nodes",
+            sentence=f"{who} last reported other settings than those in force",
+            hint="agents take them over with their beats; `gamekeeper nodes --json` shows who did not",
+        )
+    ]
 
 
 def _failing_stages(r: Reading, line: str) -> list[Attention]:

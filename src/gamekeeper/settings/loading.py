@@ -1,4 +1,4 @@
-"""Reading, merging and checking the settings.
+"""Reading, laying over one another and checking the settings.
 
 Precedence, lowest first: defaults, the file, `GAMEKEEPER_*` variables, flags. A variable names a key by its path,
 upper-cased, with two underscores between the parts: `GAMEKEEPER_COORDINATOR__PORT=8100`. Every value remembers where
@@ -8,355 +8,181 @@ are refused at start instead of being met at run time.
 
 from __future__ import annotations
 
-import difflib
-import json
-import math
 import os
-import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path as FilePath
 
-from blake3 import blake3
-from pydantic import BaseModel, ValidationError
-
-from gamekeeper.core.errors import SettingsError, UsageError
+from gamekeeper.core.errors import SettingsError
 from gamekeeper.core.lines import Line
+from gamekeeper.core.receipts import BUILT_IN_KINDS, JobKind
 from gamekeeper.data.array_contract import Contract
-from gamekeeper.policy.continuous_loop import reachability
+from gamekeeper.settings import layers
+from gamekeeper.settings.canonical import settings_hash
+from gamekeeper.settings.findings import Findings, examine
+from gamekeeper.settings.keys import DEFAULT, Layer, Origin, Path
+from gamekeeper.settings.places import parse_key
+from gamekeeper.settings.reading import FileText, Table, read_file
 from gamekeeper.settings.schema import (
-    SECTION_TYPES,
+    AdmissionSection,
     AgentSection,
     ArtifactsSection,
     CoordinatorSection,
+    DistributionSection,
     Document,
-    LineSection,
+    JobParkingSection,
+    RetentionSection,
+    StoreSection,
 )
-
-FILE_NAME = "gamekeeper.toml"
-ENV_PREFIX = "GAMEKEEPER_"
-RESERVED_VARIABLES = frozenset(
-    {
-        "GAMEKEEPER_JOB_DIR",
-        "GAMEKEEPER_CONFIG",
-        "GAMEKEEPER_URL",
-        "GAMEKEEPER_TOKEN",
-        "GAMEKEEPER_LOG_JSON",
-        "GAMEKEEPER_RUN",
-    }
-)
-MAX_FILE_BYTES = 1 << 20
-
-Table = dict[str, object]
-
-
-@dataclass(frozen=True, slots=True)
-class Timings:
-    """All durations of the lease protocol, in seconds, derived from `lease_s` alone.
-
-    An agent beats every `beat_s`; three beats may fail before its lease ends. It stops its own jobs `margin_s` before
-    the lease ends on its clock, so that a job is dead before the coordinator may grant it again.
-    """
-
-    lease_s: float
-    beat_s: float
-    margin_s: float
-    reap_every_s: float
-
-    @staticmethod
-    def of(lease_s: float) -> Timings:
-        """The timings for one `lease_s`."""
-        return Timings(lease_s, lease_s / 4, lease_s / 10, min(1.0, lease_s / 10))
-
-    def check(self) -> None:
-        """Raise `SettingsError` unless every step leaves time for the one that depends on it."""
-        if (
-            not 0
-            < self.reap_every_s
-            <= self.beat_s
-            < 3 * self.beat_s
-            < self.lease_s - self.margin_s
-            < self.lease_s
-        ):
-            raise SettingsError(
-                f"coordinator.lease_s = {self.lease_s} leaves no room for three beats before the lease ends",
-                remedy="use a lease_s of at least 2 seconds",
-            )
+from gamekeeper.settings.timings import Timings
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The settings in force. `origins` maps each key that was set to the place it was set in."""
+    """The settings in force. `origins` maps each key that was set, as a path, to the place it was set in.
 
-    data_dir: Path
+    `kinds` are the built-in kinds of jobs and those the settings declare.
+    """
+
+    data_dir: FilePath
     seed: int
     coordinator: CoordinatorSection
+    store: StoreSection
     agent: AgentSection
     artifacts: ArtifactsSection
+    retention: RetentionSection
+    admission: AdmissionSection
+    distribution: DistributionSection
+    job_parking: JobParkingSection
+    kinds: Mapping[str, JobKind]
     lines: Mapping[str, Line]
     contracts: Mapping[str, Contract]
     timings: Timings
     hash: str
-    origins: Mapping[str, str] = field(default_factory=dict)
+    document: Document
+    origins: Mapping[Path, Origin] = field(default_factory=dict)
 
     def origin(self, key: str) -> str:
         """Where `key` ("coordinator.port") was set; "default" when nowhere."""
-        return self.origins.get(key, "default")
+        return str(self.origin_of(parse_key(key)))
+
+    def origin_of(self, path: Path) -> Origin:
+        """Where the value at `path` was set."""
+        return self.origins.get(path, DEFAULT)
 
 
 def load(
-    path: Path | None = None,
+    path: FilePath | None = None,
     *,
     environment: Mapping[str, str] | None = None,
     flags: Mapping[str, object] | None = None,
+    overrides: Sequence[str] = (),
 ) -> Settings:
-    """Read, merge and check all sources.
+    """Read, lay over one another and check all sources.
 
-    `path` is the settings file (`None`: defaults only), `environment` defaults to the process's, `flags` maps
-    dotted keys ("coordinator.port") to values; `None` values are skipped. A relative `data_dir` in the file is taken
-    from the file's folder. Raises `SettingsError` naming file, key, cause and remedy.
+    `path` is the settings file (`None`: defaults only), `environment` defaults to the process's, `overrides` are
+    texts "coordinator.port=8100", and `flags` maps dotted keys to values of options of their own; `None` values are
+    skipped. A relative `data_dir` or `store.passfile` in the file is taken from the file's folder. Raises
+    `SettingsError` naming place, key, cause and remedy.
     """
-    file_values = read_document(path) if path is not None else {}
-    return resolve(
-        file_values,
+    return assembled(look(path, environment=environment, flags=flags, overrides=overrides))
+
+
+def look(
+    path: FilePath | None = None,
+    *,
+    environment: Mapping[str, str] | None = None,
+    flags: Mapping[str, object] | None = None,
+    overrides: Sequence[str] = (),
+) -> Findings:
+    """All that `load` reads, with everything that is wrong with it. Raises `SettingsError` for an unreadable file."""
+    text = read_file(path) if path is not None else FileText({}, {})
+    return _look(
+        text,
         source=str(path) if path is not None else "",
-        folder=path.parent if path is not None else Path(),
+        folder=path.parent if path is not None else FilePath(),
         environment=os.environ if environment is None else environment,
         flags=flags or {},
+        overrides=overrides,
     )
-
-
-def read_document(path: Path) -> Table:
-    """The decoded TOML of `path`, unchecked beyond its syntax."""
-    try:
-        with path.open("rb") as stream:
-            raw = stream.read(MAX_FILE_BYTES + 1)
-    except FileNotFoundError:
-        raise SettingsError(
-            f"{path} does not exist", remedy="write one with `gamekeeper init`, or name another with --config"
-        ) from None
-    except OSError as error:
-        raise SettingsError(
-            f"{path} cannot be read: {error.strerror}", remedy="check its permissions"
-        ) from None
-    if len(raw) > MAX_FILE_BYTES:
-        raise SettingsError(f"{path} is larger than {MAX_FILE_BYTES} bytes", remedy="is this the right file?")
-    try:
-        return tomllib.loads(raw.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise SettingsError(f"{path} is not valid TOML: {error}", remedy="correct that line") from None
 
 
 def resolve(
     file_values: Table,
     *,
     source: str = "",
-    folder: Path = Path(),
+    folder: FilePath = FilePath(),
     environment: Mapping[str, str],
     flags: Mapping[str, object],
+    overrides: Sequence[str] = (),
 ) -> Settings:
-    """Merge decoded sources into checked settings; `source` names the file in messages."""
-    merged: Table = {}
-    origins: dict[str, str] = {}
-    if isinstance(file_values.get("data_dir"), str):
-        file_values = {**file_values, "data_dir": str(folder / str(file_values["data_dir"]))}
-    _merge(merged, file_values, origins, source or "file")
-    for variable, path, text in _variables(environment):
-        _merge(merged, _nested(path, _literal(path, text)), origins, variable)
-    for key, value in flags.items():
-        if value is not None:
-            plain = str(value) if isinstance(value, Path) else value
-            _merge(merged, _nested(key.split("."), plain), origins, f"flag {key}")
-    try:
-        document = Document.model_validate(merged, strict=True)
-    except ValidationError as error:
-        raise _explain(error, merged, origins) from None
-    except RecursionError:
-        raise SettingsError(
-            f"{source or 'settings'}: nested too deeply", remedy="flatten the tables"
-        ) from None
-    return _assemble(document, origins, source, folder)
+    """Lay decoded sources over one another and check them; `source` names the file in messages."""
+    text = FileText(file_values, {})
+    return assembled(
+        _look(text, source=source, folder=folder, environment=environment, flags=flags, overrides=overrides)
+    )
 
 
-def _assemble(document: Document, origins: dict[str, str], source: str, folder: Path) -> Settings:
-    timings = Timings.of(document.coordinator.lease_s)
-    lines: dict[str, Line] = {}
-    contracts: dict[str, Contract] = {}
-    try:
-        timings.check()
-        for name, section in document.lines.items():
-            _check_line(name, section)
-            contracts[name] = _contract(name, section)
-            lines[name] = section.to_line(name, folder.resolve())
-            _check_reachable(lines[name])
-    except SettingsError as error:
-        raise SettingsError(
-            f"{source}: {error.message}" if source else error.message, remedy=error.remedy
-        ) from None
+def _look(
+    text: FileText,
+    *,
+    source: str,
+    folder: FilePath,
+    environment: Mapping[str, str],
+    flags: Mapping[str, object],
+    overrides: Sequence[str],
+) -> Findings:
+    stack = layers.Stack()
+    problems: list[SettingsError] = []
+
+    def origin_in_file(path: Path) -> Origin:
+        line = text.lines.get(path)
+        name = source or "file"
+        return Origin(Layer.FILE, f"{name}:{line}" if line else name)
+
+    stack.lay(_from_folder(text.values, folder), origin_in_file)
+    assigned = layers.from_environment(environment, stack.values, problems.append)
+    assigned += layers.from_flags(overrides, flags, problems.append)
+    for one in assigned:
+        stack.lay(layers.nested(one.path, one.value), lambda _, origin=one.origin: origin)  # type: ignore[misc]
+    return examine(stack, source, folder, problems)
+
+
+def _from_folder(values: Table, folder: FilePath) -> Table:
+    """`values` with paths taken from the file's folder."""
+    changed = dict(values)
+    if isinstance(changed.get("data_dir"), str) and changed["data_dir"]:
+        changed["data_dir"] = str(folder / str(changed["data_dir"]))
+    store = changed.get("store")
+    if isinstance(store, dict) and isinstance(store.get("passfile"), str) and store["passfile"]:
+        changed["store"] = {**store, "passfile": str(folder / store["passfile"])}
+    return changed
+
+
+def assembled(found: Findings) -> Settings:
+    """The settings in force. Raises the first of the problems that were found, if any."""
+    document = found.usable()
+    # Also the default is relative to the file.
+    folder = FilePath() if ("data_dir",) in found.stack.origins else found.folder
+    own = {name: section.to_kind(name) for name, section in document.kinds.items()}
     return Settings(
-        data_dir=Path(document.data_dir),
+        data_dir=folder / document.data_dir,
         seed=document.seed,
         coordinator=document.coordinator,
+        store=document.store,
         agent=document.agent,
         artifacts=document.artifacts,
-        lines=lines,
-        contracts=contracts,
-        timings=timings,
-        hash=_hash(document),
-        origins=origins,
+        retention=document.retention,
+        admission=document.admission,
+        distribution=document.distribution,
+        job_parking=document.job_parking,
+        kinds={**BUILT_IN_KINDS, **own},
+        lines={
+            name: section.to_line(name, found.folder.resolve()) for name, section in document.lines.items()
+        },
+        contracts={name: Contract.from_mapping(section.contract) for name, section in document.lines.items()},
+        timings=Timings.of(document.coordinator.lease_s),
+        hash=settings_hash(document),
+        document=document,
+        origins=found.stack.origins,
     )
-
-
-def _check_line(name: str, section: LineSection) -> None:
-    """Refuse thresholds that contradict each other."""
-    promotion, training, evaluation = section.promotion, section.training, section.evaluation
-    where = f"lines.{name}"
-    if promotion.elo0 >= promotion.elo1:
-        raise SettingsError(
-            f"{where}.promotion: elo0 = {promotion.elo0} is not below elo1 = {promotion.elo1}",
-            remedy="elo0 is the gain that is not worth promoting, elo1 the one that is; raise elo1",
-        )
-    if training.min_new_samples > training.window_samples:
-        raise SettingsError(
-            f"{where}.training: min_new_samples = {training.min_new_samples} exceeds"
-            f" window_samples = {training.window_samples}, so samples would never be trained on",
-            remedy="raise window_samples or lower min_new_samples",
-        )
-    if evaluation.pairs_per_job > promotion.max_pairs:
-        raise SettingsError(
-            f"{where}: evaluation.pairs_per_job = {evaluation.pairs_per_job} exceeds"
-            f" promotion.max_pairs = {promotion.max_pairs}",
-            remedy="lower pairs_per_job or raise max_pairs",
-        )
-
-
-def _contract(name: str, section: LineSection) -> Contract:
-    try:
-        return Contract.from_mapping(section.contract)
-    except UsageError as error:
-        raise SettingsError(f"lines.{name}.contract: {error.message}", remedy=error.remedy) from None
-
-
-def _check_reachable(line: Line) -> None:
-    problems = reachability(line)
-    if problems:
-        raise SettingsError(
-            f"lines.{line.name}: the loop could never turn: {'; '.join(problems)}",
-            remedy="change the named settings so that every stage can be reached from an empty store",
-        )
-
-
-def _hash(document: Document) -> str:
-    """BLAKE3 of what governs the loop; where it is stored and served does not change it."""
-    governing = document.model_dump(mode="json", include={"seed", "artifacts", "lines"})
-    governing["lease_s"] = document.coordinator.lease_s
-    return blake3(json.dumps(governing, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def _merge(
-    into: Table, values: Mapping[str, object], origins: dict[str, str], origin: str, at: str = ""
-) -> None:
-    for key, value in values.items():
-        path = f"{at}.{key}" if at else key
-        present = into.get(key)
-        if isinstance(value, dict) and (present is None or isinstance(present, dict)):
-            nested = present if isinstance(present, dict) else {}
-            into[key] = nested
-            origins.setdefault(path, origin)
-            _merge(nested, value, origins, origin, path)
-        else:
-            into[key] = value
-            origins[path] = origin
-
-
-def _nested(path: list[str], value: object) -> Table:
-    document: object = value
-    for part in reversed(path):
-        document = {part: document}
-    assert isinstance(document, dict)  # noqa: S101 - a path has at least one part
-    return document
-
-
-def _variables(environment: Mapping[str, str]) -> Iterator[tuple[str, list[str], str]]:
-    for variable in sorted(environment):
-        if variable.startswith(ENV_PREFIX) and variable not in RESERVED_VARIABLES:
-            parts = variable.removeprefix(ENV_PREFIX).lower().split("__")
-            yield variable, parts, environment[variable]
-
-
-def _literal(path: list[str], text: str) -> object:
-    """The value a variable's text stands for: text where the key holds text, else a TOML literal."""
-    if _is_text(path):
-        return text
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def _is_text(path: list[str]) -> bool:
-    model: type[BaseModel] = Document
-    for part in path[:-1]:
-        section = SECTION_TYPES.get(part) if model is Document else None
-        if section is None:
-            return False
-        model = section
-    known = model.model_fields.get(path[-1])
-    return known is not None and known.annotation in (str, str | None)
-
-
-def _explain(error: ValidationError, merged: Table, origins: Mapping[str, str]) -> SettingsError:
-    """The first problem in full, and how many more there are."""
-    problems = error.errors(include_url=False, include_context=False)
-    first = problems[0]
-    path = [str(part) for part in first["loc"]]
-    key = ".".join(path)
-    origin = next(
-        (origins[".".join(path[:n])] for n in range(len(path), 0, -1) if ".".join(path[:n]) in origins), ""
-    )
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    place = f"{origin}: " if origin else ""
-    if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(path[-1], known_keys(path[:-1]), n=1, cutoff=0.5)
-        remedy = (
-            f"did you mean {near[0]!r}?" if near else f"known keys here: {', '.join(known_keys(path[:-1]))}"
-        )
-        return SettingsError(f"{place}unknown key {key}{more}", remedy=remedy)
-    if first["type"] == "missing":
-        return SettingsError(
-            f"{place}{key} is missing{more}", remedy="add it; `gamekeeper init` writes an example"
-        )
-    reason = first["msg"][:1].lower() + first["msg"][1:]
-    return SettingsError(
-        f"{place}{key} = {_shown(merged, path)} cannot be used: {reason}{more}",
-        remedy="correct the value; `gamekeeper init` writes a commented example",
-    )
-
-
-def known_keys(path: list[str]) -> list[str]:
-    """The keys a table of the document may hold; empty where any key is allowed."""
-    model: type[BaseModel] = Document
-    parts = list(path)
-    while parts:
-        part = parts.pop(0)
-        if model is Document and part == "lines" and parts:
-            parts.pop(0)
-            model = LineSection
-            continue
-        annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        model = annotation
-    return sorted(model.model_fields)
-
-
-def _shown(merged: Table, path: list[str]) -> str:
-    value: object = merged
-    for part in path:
-        if isinstance(value, dict) and part in value:
-            value = value[part]
-        else:
-            break
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return f"{value!r:.60}"

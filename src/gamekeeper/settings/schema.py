@@ -1,32 +1,41 @@
 """The shape of `gamekeeper.toml`: every table and key, with its meaning, bounds and default.
 
-The descriptions are the comments that `gamekeeper init` writes, so a key is explained in one place.
+The descriptions are the comments that `gamekeeper init` writes and the words of docs/reference/settings.md, so a key is
+explained in one place. The tables of a line are in `line_schema`.
 """
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
-from gamekeeper.core.lines import Line, Stage
+from gamekeeper.core.receipts import BUILT_IN_KINDS, FieldType, JobKind, ReceiptField
+from gamekeeper.core.requirements import MAX_LABELS, Gpu
+from gamekeeper.policy.work_distributor import Limits
+from gamekeeper.protocol import Label
+from gamekeeper.settings.line_schema import LineSection
+from gamekeeper.settings.masking import database_url
+from gamekeeper.settings.section import Name, OneLine, Section
 
 MEBIBYTE = 1 << 20
-LINE_NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
+MAX_BYTES = (1 << 62) - 1
+RESERVED_KINDS = frozenset({*BUILT_IN_KINDS, "export", "sync", "scrub"})
+DEFAULT_WEIGHTS = {"found": 8.0, "train": 4.0, "evaluate": 4.0, "evaluate/rating": 1.0, "selfplay": 1.0}
 
-
-class Section(BaseModel):
-    """Base of all tables: an unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+LineLane = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}(/[a-z0-9][a-z0-9-]{0,62}){0,2}$")]
+Lane = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}(/[a-z0-9][a-z0-9-]{0,62})?$")]
+Weight = Annotated[float, Field(gt=0, le=1e6)]
+FieldName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+EvidenceType = Literal["count", "number", "hash", "hashes", "text"]
 
 
 class CoordinatorSection(Section):
     """The coordinator: where it listens, and how long a silent agent keeps its work."""
 
-    host: str = Field("127.0.0.1", min_length=1, max_length=255, description="Address to listen on.")
+    host: OneLine = Field("127.0.0.1", min_length=1, max_length=255, description="Address to listen on.")
     port: int = Field(8017, ge=0, le=65535, description="Port to listen on; 0 takes any free one.")
     lease_s: float = Field(
         30.0,
@@ -36,8 +45,48 @@ class CoordinatorSection(Section):
     )
 
 
+class StoreSection(Section):
+    """The database: a SQLite file in data_dir for one machine, PostgreSQL for a fleet."""
+
+    url: Annotated[str, AfterValidator(database_url)] = Field(
+        "",
+        max_length=2000,
+        repr=False,
+        description=(
+            'Empty: a SQLite file in data_dir. Else "postgresql://user@host:5432/name". Keep the password out of this '
+            "file: set GAMEKEEPER_STORE__URL, or name a passfile."
+        ),
+    )
+    passfile: OneLine = Field(
+        "",
+        max_length=4096,
+        description=(
+            "File with PostgreSQL passwords (host:port:database:user:password), readable by its owner alone; relative "
+            "to this file."
+        ),
+    )
+    group_wait_ms: float = Field(
+        0.0,
+        ge=0.0,
+        le=50.0,
+        description=(
+            "Milliseconds a commit waits for others that could share its flush. Under load commits share flushes "
+            "anyway."
+        ),
+    )
+
+
+class AgentGpu(Section):
+    """A device of this machine, declared because it cannot be measured."""
+
+    name: OneLine = Field(min_length=1, max_length=120, description='For people: "H200".')
+    memory_bytes: int | None = Field(
+        None, ge=1, le=MAX_BYTES, description="Its memory. Left out: not known.", examples=[80 << 30]
+    )
+
+
 class AgentSection(Section):
-    """The agent of this machine."""
+    """The agent of this machine. What is declared here counts instead of what is measured."""
 
     slots: int = Field(
         default_factory=lambda: os.cpu_count() or 1,
@@ -45,160 +94,247 @@ class AgentSection(Section):
         le=1024,
         description="Jobs to run at once. Default: one for each processor core.",
     )
-    url: str = Field(
+    url: OneLine = Field(
         "",
         max_length=500,
         description="Coordinator to work for. Default: the one that runs in data_dir.",
     )
     min_free_bytes: int = Field(
-        256 * MEBIBYTE, ge=0, description="Take no work while the disk of data_dir has less room than this."
+        256 * MEBIBYTE,
+        ge=0,
+        le=MAX_BYTES,
+        description="Take no work while the disk of data_dir has less room than this.",
     )
+    ephemeral: bool = Field(
+        False, description="Whether this machine may vanish for good at any moment (spot, rented)."
+    )
+    labels: dict[Label, Label] = Field(
+        default_factory=dict,
+        max_length=MAX_LABELS,
+        description='What jobs may ask for: { site = "attic" }.',
+    )
+    cpus: float | None = Field(
+        None, gt=0, le=4096, description="Processor cores to share out. Left out: all.", examples=[16.0]
+    )
+    memory_bytes: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_BYTES,
+        description="Main memory to share out. Left out: all.",
+        examples=[64 << 30],
+    )
+    gpus: list[AgentGpu] = Field(
+        default_factory=list,
+        max_length=64,
+        description='Devices in the order of their indices: [{ name = "H200", memory_bytes = 150754820096 }].',
+    )
+
+    def declared_gpus(self) -> tuple[Gpu, ...] | None:
+        """The declared devices; `None` when none are, which does not mean that there are none."""
+        return tuple(Gpu(gpu.name, gpu.memory_bytes) for gpu in self.gpus) or None
 
 
 class ArtifactsSection(Section):
     """The artifact store: shards, models and match records."""
 
-    max_bytes: int = Field(512 * MEBIBYTE, ge=1024, description="Largest file a job may hand in.")
+    max_bytes: int = Field(
+        512 * MEBIBYTE, ge=1024, le=MAX_BYTES, description="Largest file a job may hand in."
+    )
     min_free_bytes: int = Field(
-        256 * MEBIBYTE, ge=0, description="Refuse uploads that would leave the disk less room than this."
+        256 * MEBIBYTE,
+        ge=0,
+        le=MAX_BYTES,
+        description="Refuse uploads that would leave the disk less room than this.",
     )
 
 
-class StageSection(Section):
-    """A stage of the loop: a program in any language that keeps the job contract."""
+class RetentionSection(Section):
+    """How long what is over is kept. Whichever bound is met first counts."""
 
-    command: list[Annotated[str, Field(min_length=1, max_length=4096)]] = Field(
-        min_length=1,
+    finished_jobs_days: float = Field(
+        30.0, gt=0, le=36500, description="Days that a finished job and its attempts are kept."
+    )
+    finished_jobs_max: int = Field(
+        200_000, ge=100, le=1_000_000_000, description="Finished jobs that are kept, the newest."
+    )
+    decisions_max: int = Field(
+        2000,
+        ge=100,
+        le=10_000_000,
+        description="Decisions that are kept of each policy, the newest; those that current verdicts stand in besides.",
+    )
+
+
+class CallsSection(Section):
+    """How many calls of each class the coordinator serves at once; one beyond that is told when to come again."""
+
+    beat: int = Field(16384, ge=1, le=1_000_000, description="Agents renewing their leases.")
+    claim: int = Field(16384, ge=1, le=1_000_000, description="Agents waiting for work.")
+    connect: int = Field(256, ge=1, le=1_000_000, description="Agents that come or come back.")
+    connects_per_s: float = Field(
+        400.0, gt=0, le=1e6, description="Agents that may come back in a second; the others are given a time."
+    )
+    enrol: int = Field(64, ge=1, le=1_000_000, description="Machines that ask for an identity.")
+    agent: int = Field(1024, ge=1, le=1_000_000, description="Other calls of agents.")
+    upload: int = Field(16, ge=1, le=100_000, description="Files on their way in.")
+    download: int = Field(64, ge=1, le=100_000, description="Files on their way out.")
+    people: int = Field(8, ge=1, le=100_000, description="Questions and orders of people and programs.")
+
+
+class AdmissionSection(Section):
+    """How much the coordinator takes on, so that a flood of one kind cannot hold others back."""
+
+    max_ready_per_producer: int = Field(
+        100_000, ge=1, le=1_000_000_000, description="Unfinished jobs one producer may have submitted."
+    )
+    max_ready_per_kind: int = Field(
+        500_000, ge=1, le=1_000_000_000, description="Unfinished submitted jobs of one kind."
+    )
+    max_ready_in_all: int = Field(
+        1_000_000, ge=1, le=1_000_000_000, description="Unfinished submitted jobs altogether."
+    )
+    calls: CallsSection = Field(default_factory=lambda: CallsSection.model_validate({}))
+
+
+def _over_defaults(given: object) -> object:
+    return {**DEFAULT_WEIGHTS, **given} if isinstance(given, dict) else given
+
+
+class DistributionSection(Section):
+    """Which waiting agent is given which job. There are no priorities: lanes share the slots by weight."""
+
+    weights: Annotated[dict[Lane, Weight], BeforeValidator(_over_defaults)] = Field(
+        default=DEFAULT_WEIGHTS,
         max_length=256,
-        description=(
-            'Argument list; "{python}" stands for the interpreter the agent runs under, "{folder}" for the folder of '
-            "this file. No shell is used."
-        ),
+        description='Share of a kind of jobs, or of "kind/purpose"; those not named here keep their default.',
     )
-    parameters: dict[str, JsonValue] = Field(
-        default_factory=dict, description="Handed to the program as they stand."
+    default_weight: Weight = Field(1.0, description="Share of kinds that weights does not name.")
+    line_weights: dict[Name, Weight] = Field(
+        default_factory=dict, max_length=256, description="Share of a line; 1.0 where not named."
     )
-    grace_s: float = Field(
-        10.0, ge=0.0, le=3600.0, description="Seconds between asking the program to stop and ending it."
+    minimums: dict[LineLane, Annotated[int, Field(ge=0, le=1_000_000)]] = Field(
+        default_factory=dict,
+        max_length=256,
+        description='Slots that a line, or "line/kind" of it, gets before others get any, while it has work.',
     )
-    time_limit_s: float = Field(
-        3600.0, ge=0.0, description="Longest an attempt may run, in seconds; 0 sets no limit."
+    minimums_yield_after_s: float = Field(
+        3600.0,
+        gt=0,
+        le=604800,
+        description="Seconds without a grant after which others go before minimums once.",
     )
-
-    def to_stage(self, folder: Path) -> Stage:
-        """The stage as the policies see it; `folder` is that of the settings file."""
-        command = tuple(word.replace("{folder}", str(folder)) for word in self.command)
-        return Stage(command, dict(self.parameters), self.grace_s, self.time_limit_s or None)
-
-
-class WantedGames(Section):
-    """How much one self-play job is asked for."""
-
-    games: int = Field(ge=1, le=1_000_000, description="Games of one self-play job.")
-
-
-class SelfplaySection(StageSection):
-    """The stage that plays games with the champion."""
-
-    wanted: WantedGames
-
-
-class TrainingSection(Section):
-    """When to train, and on what."""
-
-    min_new_samples: int = Field(
-        ge=1, description="Verified samples since the last training that make the next one due."
+    ageing_s: float = Field(
+        60.0,
+        gt=0,
+        le=86400,
+        description="Seconds without a grant after which a lane counts as twice as heavy.",
     )
-    window_samples: int = Field(ge=1, description="How many of the newest samples a training sees.")
-
-
-class EvaluationSection(Section):
-    """How a candidate is measured."""
-
-    pairs_per_job: int = Field(ge=1, le=10_000, description="Game pairs of one evaluation job.")
-
-
-class PromotionSection(Section):
-    """The sequential test that decides about a candidate (logistic Elo, pentanomial pairs)."""
-
-    elo0: float = Field(ge=-1000, le=1000, description="Gain in Elo that is not worth promoting.")
-    elo1: float = Field(ge=-1000, le=1000, description="Gain in Elo that is.")
-    alpha: float = Field(gt=0.0, lt=0.5, description="Allowed rate of promoting a candidate of elo0.")
-    beta: float = Field(gt=0.0, lt=0.5, description="Allowed rate of rejecting a candidate of elo1.")
-    max_pairs: int = Field(ge=1, le=1_000_000, description="Game pairs after which the test is given up.")
-    canary_pairs: int = Field(
-        8, ge=0, le=10_000, description="Pairs against itself and against random before the test; 0: none."
+    grants_per_pass: int = Field(
+        500, ge=1, le=100_000, description="Jobs granted in one pass; the next one follows at once."
+    )
+    reserve_after_s: float = Field(
+        300.0,
+        gt=0,
+        le=604800,
+        description="Seconds without a grant after which jobs that ask for much have a machine's room kept for them.",
+    )
+    reservations: int = Field(
+        4, ge=0, le=1000, description="Machines that may be kept free at once; 0 keeps none free."
     )
 
+    def to_limits(self) -> Limits:
+        """The limits as the distributor takes them."""
+        return Limits(**{name: getattr(self, name) for name in type(self).model_fields})
 
-class RatingSection(Section):
-    """Measurements outside promotion: each champion against fixed opponents."""
 
-    opponents: list[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9:._-]{0,62}$")]] = Field(
-        default_factory=list,
-        max_length=16,
-        description='Players the evaluate program knows ("random", "alphabeta:4"); "first" is champion 0.',
+class JobParkingSection(Section):
+    """When repeated failures are blamed on a job (it is parked) or on a machine (it is left out for a time)."""
+
+    poison_nodes: int = Field(
+        3, ge=2, le=100, description="Park a job that failed on this many different machines."
     )
-    pairs: int = Field(100, ge=1, le=100_000, description="Game pairs against each.")
+    blame_jobs: int = Field(
+        3,
+        ge=2,
+        le=1000,
+        description="Leave out a machine on which this many different jobs failed and none succeeded.",
+    )
+    blame_window_s: float = Field(
+        1800.0, gt=0, le=86400, description="Seconds in which these failures count together."
+    )
+    exclusion_first_s: float = Field(
+        600.0,
+        gt=0,
+        le=2592000,
+        description="Seconds a machine is left out the first time; twice as long each time.",
+    )
+    exclusion_longest_s: float = Field(
+        21600.0, gt=0, le=2592000, description="Seconds a machine is left out at most."
+    )
+    max_excluded_fraction: float = Field(
+        0.3,
+        ge=0,
+        lt=1,
+        description="Part of the fleet that may be left out at once; one machine always may, unless 0.",
+    )
 
 
-class LineSection(Section):
-    """One game configuration whose champion is being improved."""
-
-    description: str = Field("", max_length=500, description="For people.")
-    found: StageSection
-    selfplay: SelfplaySection
-    train: StageSection
-    evaluate: StageSection
-    contract: dict[str, JsonValue]
-    training: TrainingSection
-    evaluation: EvaluationSection
-    promotion: PromotionSection
-    rating: RatingSection = Field(default_factory=lambda: RatingSection.model_validate({}))
-
-    def to_line(self, name: str, folder: Path) -> Line:
-        """The line as the policies see it."""
-        return Line(
-            name=name,
-            found=self.found.to_stage(folder),
-            selfplay=self.selfplay.to_stage(folder),
-            train=self.train.to_stage(folder),
-            evaluate=self.evaluate.to_stage(folder),
-            contract=dict(self.contract),
-            selfplay_games=self.selfplay.wanted.games,
-            min_new_samples=self.training.min_new_samples,
-            window_samples=self.training.window_samples,
-            pairs_per_job=self.evaluation.pairs_per_job,
-            max_pairs=self.promotion.max_pairs,
-            elo0=self.promotion.elo0,
-            elo1=self.promotion.elo1,
-            alpha=self.promotion.alpha,
-            beta=self.promotion.beta,
-            canary_pairs=self.promotion.canary_pairs,
-            rating_opponents=tuple(self.rating.opponents),
-            rating_pairs=self.rating.pairs,
+def _proves_something(receipt: dict[str, str]) -> dict[str, str]:
+    if all(kind == FieldType.NUMBER for kind in receipt.values()):
+        raise PydanticCustomError(
+            "evidence", "it needs a field that proves work: a count, a hash, hashes or a text"
         )
+    return receipt
+
+
+class KindSection(Section):
+    """A kind of jobs of your own: the unit of its progress, and the receipt that proves its work."""
+
+    progress_unit: OneLine = Field(min_length=1, max_length=40, description='What progress counts: "boards".')
+    receipt: Annotated[dict[FieldName, EvidenceType], AfterValidator(_proves_something)] = Field(
+        min_length=1,
+        max_length=64,
+        description='Fields of the receipt, all required: { boards = "count", result = "hash" }.',
+    )
+
+    def to_kind(self, name: str) -> JobKind:
+        """The kind as receipts are judged by it."""
+        fields = tuple(ReceiptField(field, FieldType(kind)) for field, kind in self.receipt.items())
+        return JobKind(name, self.progress_unit, fields)
+
+
+def _own_kind(name: str) -> str:
+    if name in RESERVED_KINDS:
+        raise PydanticCustomError("own_kind", "it is built in and cannot be declared anew")
+    return name
 
 
 class Document(Section):
     """The whole document."""
 
-    data_dir: str = Field(
+    data_dir: OneLine = Field(
         "gamekeeper-data",
         min_length=1,
+        max_length=4096,
         description="Folder of everything Gamekeeper keeps; relative to this file.",
     )
     seed: int = Field(0, ge=0, lt=1 << 63, description="From which the seeds of all jobs derive.")
     coordinator: CoordinatorSection = Field(default_factory=lambda: CoordinatorSection.model_validate({}))
+    store: StoreSection = Field(default_factory=lambda: StoreSection.model_validate({}))
     agent: AgentSection = Field(default_factory=lambda: AgentSection.model_validate({}))
     artifacts: ArtifactsSection = Field(default_factory=lambda: ArtifactsSection.model_validate({}))
-    lines: dict[Annotated[str, Field(pattern=LINE_NAME)], LineSection] = Field(
+    retention: RetentionSection = Field(default_factory=lambda: RetentionSection.model_validate({}))
+    admission: AdmissionSection = Field(default_factory=lambda: AdmissionSection.model_validate({}))
+    distribution: DistributionSection = Field(default_factory=lambda: DistributionSection.model_validate({}))
+    job_parking: JobParkingSection = Field(default_factory=lambda: JobParkingSection.model_validate({}))
+    kinds: dict[Annotated[Name, AfterValidator(_own_kind)], KindSection] = Field(
         default_factory=dict, max_length=64
     )
+    lines: dict[Name, LineSection] = Field(default_factory=dict, max_length=64)
 
 
 SECTION_TYPES: dict[str, type[Section]] = {
-    "coordinator": CoordinatorSection,
-    "agent": AgentSection,
-    "artifacts": ArtifactsSection,
+    name: info.annotation
+    for name, info in Document.model_fields.items()
+    if isinstance(info.annotation, type) and issubclass(info.annotation, Section)
 }

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import ColumnElement, bindparam, func, select
 
+from gamekeeper.core.control_events import BulkEnded, BulkStarted
 from gamekeeper.core.errors import IllegalTransition, NotFound, UsageError
-from gamekeeper.core.events import BulkEnded, BulkStarted
 from gamekeeper.core.job_filter import JobFilter, parse
 from gamekeeper.core.jobs import JobState
 from gamekeeper.store import job_control, job_moves

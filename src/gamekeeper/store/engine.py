@@ -11,12 +11,12 @@ import asyncio
 import random
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from sqlalchemy.exc import DBAPIError
 
@@ -31,6 +31,7 @@ from gamekeeper.store.writer import Committer, Request, Writer, closed
 if TYPE_CHECKING:
     from gamekeeper.store.postgres import StoreTime
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 READERS_KEPT = 4
@@ -100,6 +101,24 @@ class Store(ABC):
         process to hear of.
         """
 
+    @property
+    @abstractmethod
+    def clock(self) -> Clock:
+        """A clock that shows the store's time: for whatever is compared with what the store holds."""
+
+    @abstractmethod
+    def join(self, joint: Callable[[Writing, Sequence[S]], Sequence[T | BaseException]], item: S) -> T:
+        """As `write`, but all callers who wait with the same `joint` are served by one call of it.
+
+        `joint` gets their items, in the order in which they asked, and returns one answer each; an exception among the
+        answers is raised in its caller. Should `joint` itself raise, each item is tried alone, so that an error in one
+        harms no other. It runs after all other writes of its commit that were asked for before the last of its items.
+        """
+
+    @abstractmethod
+    async def ajoin(self, joint: Callable[[Writing, Sequence[S]], Sequence[T | BaseException]], item: S) -> T:
+        """`join` without blocking the event loop. A caller cancelled before its turn has written nothing."""
+
     @abstractmethod
     def close(self) -> None:
         """Serve what waits and close all connections. May be called again."""
@@ -132,6 +151,10 @@ class ServedStore(Store):
         """A further connection, for reading."""
 
     @property
+    def clock(self) -> Clock:
+        return self._clock
+
+    @property
     def commits(self) -> int:
         """How many commits were made: with many callers at once, fewer than writes."""
         return self._committer.commits
@@ -149,13 +172,23 @@ class ServedStore(Store):
                 link.rollback()
 
     def write(self, function: Callable[[Writing], T]) -> T:
-        return self._submit(function).result()
+        result: T = self._submit(function).result()
+        return result
 
     async def aread(self, function: Callable[[Reading], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, self.read, function)
 
     async def awrite(self, function: Callable[[Writing], T]) -> T:
-        return await asyncio.wrap_future(self._submit(function))
+        result: T = await self._awaited(Request(function))
+        return result
+
+    def join(self, joint: Callable[[Writing, Sequence[S]], Sequence[T | BaseException]], item: S) -> T:
+        result: T = self._queued(Request(None, joint=joint, item=item)).result()
+        return result
+
+    async def ajoin(self, joint: Callable[[Writing, Sequence[S]], Sequence[T | BaseException]], item: S) -> T:
+        result: T = await self._awaited(Request(None, joint=joint, item=item))
+        return result
 
     def close(self) -> None:
         with self._gate:
@@ -168,9 +201,20 @@ class ServedStore(Store):
         self._open_link.close()
 
     def _submit(self, function: Callable[[Writing], T]) -> Future[T]:
+        return self._queued(Request(function))
+
+    def _queued(self, request: Request) -> Future[Any]:
         if self._writer.is_current_thread():
             raise RuntimeError("a write inside a write would wait for itself: use the transaction at hand")
-        return self._writer.submit(function)
+        return self._writer.submit(request)
+
+    async def _awaited(self, request: Request) -> Any:
+        request.waiter = asyncio.get_running_loop().create_future()
+        future = self._queued(request)
+        try:
+            return await request.waiter
+        finally:
+            future.cancel()
 
     @contextmanager
     def _reader(self) -> Iterator[OpenLink]:
@@ -218,7 +262,8 @@ class PostgresStore(ServedStore):
         idle_s: float = IDLE_S,
         time: StoreTime | None = None,
     ) -> None:
-        from gamekeeper.store.postgres import HintListener, PostgresLink, Server
+        from gamekeeper.store.hints import HintListener
+        from gamekeeper.store.postgres import PostgresLink, Server
 
         self._server = Server.named(url, clock, idle_s=idle_s, time=time)
         self._listener: HintListener | None = None
@@ -233,6 +278,10 @@ class PostgresStore(ServedStore):
             if not ready:
                 self._link.close()
         super().__init__(self._link, clock, rng)
+
+    @property
+    def clock(self) -> Clock:
+        return self._server
 
     def listen(self, hear: Callable[[], None]) -> None:
         self._listener = self._make_listener(self._server, lambda: self._link.backend, hear)
@@ -261,6 +310,11 @@ class InlineStore(Store):
         self._link.prepare()
         self._committer = Committer(self._link, clock, rng or random.Random(0))
 
+    @property
+    def commits(self) -> int:
+        """How many commits were made."""
+        return self._committer.commits
+
     def read(self, function: Callable[[Reading], T]) -> T:
         with self._turn(), _words(self._link):
             self._link.raw.execute("PRAGMA query_only = ON")
@@ -270,20 +324,32 @@ class InlineStore(Store):
                 self._link.raw.execute("PRAGMA query_only = OFF")
 
     def write(self, function: Callable[[Writing], T]) -> T:
-        future: Future[T] = Future()
-        request = Request(function, future)
+        result: T = self._served(Request(function))
+        return result
+
+    def join(self, joint: Callable[[Writing, Sequence[S]], Sequence[T | BaseException]], item: S) -> T:
+        result: T = self._served(Request(None, joint=joint, item=item))
+        return result
+
+    def _served(self, request: Request) -> Any:
         with self._turn():
             self._committer.run([request])
         if request.error is not None:
             raise request.error
-        result: T = request.result
-        return result
+        return request.result
 
     async def aread(self, function: Callable[[Reading], T]) -> T:
         return self.read(function)
 
     async def awrite(self, function: Callable[[Writing], T]) -> T:
         return self.write(function)
+
+    async def ajoin(self, joint: Callable[[Writing, Sequence[S]], Sequence[T | BaseException]], item: S) -> T:
+        return self.join(joint, item)
+
+    @property
+    def clock(self) -> Clock:
+        return self._clock
 
     def close(self) -> None:
         with self._gate:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gamekeeper.core.events import Event, JobsSubmitted, decode, group_subject
+from gamekeeper.core.control_events import JobsSubmitted, group_subject
+from gamekeeper.core.event import Event
+from gamekeeper.core.events import decode
 from gamekeeper.store.encoding import object_of
 from gamekeeper.store.session import Reading, Row, Writing
 from gamekeeper.store.statements import sql

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from gamekeeper.core.control_events import NodeAllowed, NodeExcluded
 from gamekeeper.core.errors import NotFound, UsageError
-from gamekeeper.core.events import NodeAllowed, NodeExcluded
 from gamekeeper.store.encoding import sentence
 from gamekeeper.store.schema import exclusions
 from gamekeeper.store.session import Reading, Row, Writing

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gamekeeper.core.events import AttemptsForgiven
+from gamekeeper.core.control_events import AttemptsForgiven
 from gamekeeper.core.jobs import JobState
 from gamekeeper.store.session import Reading, Row, Writing
 from gamekeeper.store.statements import sql

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gamekeeper.core.errors import NotFound, StaleToken, UsageError
@@ -33,6 +34,11 @@ _TAKEN = sql(
     "SELECT a.node_id, a.gpus, j.requirements FROM attempts a JOIN jobs j ON j.id = a.job_id WHERE a.{live_attempt}"
     " ORDER BY a.id"
 )
+_SET_SETTINGS = sql(
+    "UPDATE nodes SET settings_hash = :hash WHERE id IN LIST(:ids)"
+    " AND (settings_hash IS NULL OR settings_hash <> :hash)"
+)
+_SETTINGS = sql("SELECT id, settings_hash FROM nodes")
 _SET_TOKEN = sql(
     "INSERT INTO tokens (name, hash, set_at) VALUES (:name, :hash, :now)"
     " ON CONFLICT (name) DO UPDATE SET hash = :hash, set_at = :now"
@@ -116,6 +122,17 @@ def set_machine(w: Writing, node_id: str, machine: Capacity) -> None:
         architecture=None if machine.architecture is None else sentence(machine.architecture, 40),
         ephemeral=int(machine.ephemeral), cpus=machine.cpus, memory_bytes=machine.memory_bytes,
     )  # fmt: skip
+
+
+def note_settings(w: Writing, node_ids: Sequence[str], settings_hash: str | None) -> None:
+    """Take down which settings the agents of these nodes say they run under; `None` when they did not say."""
+    if settings_hash is not None and node_ids:
+        w.run(_SET_SETTINGS, ids=sorted(node_ids), hash=sentence(settings_hash, 64))
+
+
+def settings_hashes(r: Reading) -> dict[str, str | None]:
+    """The settings each node said it runs under; `None` where it has not said."""
+    return {row["id"]: row["settings_hash"] for row in r.rows(_SETTINGS)}
 
 
 def set_target(w: Writing, node_id: str, slots: int | None) -> None:

@@ -18,7 +18,7 @@ LATER_COUNTED = 1000
 
 _LIVE = sql(
     "SELECT c.*, t.state, t.n FROM job_counts t JOIN job_classes c ON c.id = t.class_id"
-    " WHERE t.{held_job} AND t.n > 0 ORDER BY c.id, t.state"
+    " WHERE t.{held_state} AND t.n > 0 ORDER BY c.id, t.state"
 )
 _DUE = sql(
     "SELECT id, created_at, not_before, deadline, inputs FROM jobs"

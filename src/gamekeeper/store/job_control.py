@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from gamekeeper.core.control_events import JobCancelRequested, JobHeld, JobReleased, JobRetried
 from gamekeeper.core.errors import IllegalTransition, NotFound
-from gamekeeper.core.events import JobCancelRequested, JobHeld, JobReleased, JobRetried
 from gamekeeper.core.jobs import FailureRule, JobSpec, JobState, Need
 from gamekeeper.store import job_moves, needs, submission
 from gamekeeper.store.attempts import job_of

@@ -8,8 +8,9 @@ from typing import Literal
 
 from sqlalchemy import bindparam, or_, select
 
+from gamekeeper.core.actions import GrantJob
 from gamekeeper.core.errors import NotFound, StaleToken, UsageError
-from gamekeeper.core.events import AttemptLeased, AttemptStarted
+from gamekeeper.core.events import AttemptStarted
 from gamekeeper.core.jobs import (
     END_STATES,
     FINAL_JOBS,
@@ -20,18 +21,17 @@ from gamekeeper.core.jobs import (
     JobState,
     ProcessIdentity,
 )
+from gamekeeper.core.requirements import GpuShare
 from gamekeeper.store import attempts as tries
 from gamekeeper.store import job_control, submission
 from gamekeeper.store.attempts import attempt_of, job_of
 from gamekeeper.store.encoding import sentence
-from gamekeeper.store.schema import (
-    attempts,
-    jobs,
-)
+from gamekeeper.store.endings import Ended, Finish, end_many
+from gamekeeper.store.granting import Granted, grant_many
+from gamekeeper.store.schema import jobs
 from gamekeeper.store.session import Reading, Row, Writing
-from gamekeeper.store.statements import Statement, adding, sql
+from gamekeeper.store.statements import Statement, sql
 
-_ADD_ATTEMPT = adding(attempts, *(column.name for column in attempts.columns))
 _JOB = sql("SELECT * FROM jobs WHERE id = :id")
 _READY = sql(
     "SELECT * FROM jobs WHERE {ready_job} AND not_before <= :now ORDER BY not_before, id LIMIT :limit"
@@ -52,19 +52,6 @@ _ENDED_PURPOSE = sql(
 _LAST_DONE = sql(
     "SELECT * FROM jobs WHERE {final_job} AND line = :line AND kind = :kind AND state = 'done'"
     " ORDER BY ended_at DESC, id DESC LIMIT 1"
-)
-_LEASE = sql(
-    "SELECT l.expires_at, n.slots,"
-    " (SELECT count(*) FROM attempts WHERE node_id = n.id AND {live_attempt}) AS busy"
-    " FROM agent_leases l JOIN nodes n ON n.id = l.node_id"
-    " WHERE l.node_id = :node_id AND l.incarnation = :incarnation"
-)
-_TAKE = sql(
-    "UPDATE jobs SET state = 'running', reason = '' WHERE id = :id AND {ready_job} AND not_before <= :now"
-)
-_FIRST_LEASE = sql(
-    "INSERT INTO slot_time (node_id, first_leased_at, leased_s, process_s, attempts) VALUES (:node_id, :now, 0, 0, 0)"
-    " ON CONFLICT (node_id) DO NOTHING"
 )
 _START = sql(
     "UPDATE attempts SET state = CASE state WHEN 'leased' THEN 'running' ELSE state END, started_at = :now,"
@@ -114,6 +101,11 @@ class JobLine:
 def get(r: Reading, job_id: int) -> Job:
     """The job. Raises `NotFound`."""
     return job_of(_job_row(r, job_id))
+
+
+def class_id(r: Reading, job_id: int) -> int:
+    """The class of jobs that a job belongs to. Raises `NotFound`."""
+    return int(_job_row(r, job_id)["class_id"])
 
 
 def attempt(r: Reading, attempt_id: int) -> Attempt:
@@ -168,37 +160,16 @@ def counts(r: Reading) -> list[JobCount]:
     ]
 
 
-def grant(w: Writing, job_id: int, node_id: str, incarnation: str) -> Attempt:
-    """Lease a ready job to an agent incarnation under a fresh token.
+def grant(w: Writing, job_id: int, node_id: str, incarnation: str, gpus: Sequence[GpuShare] = ()) -> Attempt:
+    """Lease a ready job to an agent incarnation under a fresh token, with `gpus` set aside for it.
 
     Raises `StaleToken`, and changes nothing, when the job is not ready or not due, the incarnation is not the node's
     current one, its lease is over, or no slot is free; `NotFound` for an unknown job.
     """
-    lease = w.first(_LEASE, node_id=node_id, incarnation=incarnation)
-    if lease is None or lease["expires_at"] <= w.now:
-        raise StaleToken(
-            f"node {node_id} is not held by a live agent {incarnation}", remedy="wait for it to connect"
-        )
-    if lease["busy"] >= lease["slots"]:
-        raise StaleToken(f"node {node_id} has no free slot: {lease['busy']} of {lease['slots']} are taken")
-    job = _job_row(w, job_id)
-    if not w.run(_TAKE, id=job_id, now=w.now):
-        raise StaleToken(f"job {job_id} is {job['state']} and not to be granted now")
-    token = w.next_token()
-    attempt_id = token
-    w.run(
-        _ADD_ATTEMPT, id=attempt_id, job_id=job_id, node_id=node_id, incarnation=incarnation, token=token,
-        state=AttemptState.LEASED,
-        reason=None, detail="", leased_at=w.now, seen_at=w.now, started_at=None, ended_at=None, ended_here=0,
-        boot_id=None, pid=None, start_ticks=None, units=0, note="", figures="{}", process_s=0.0, receipt=None,
-        gpus="[]", blameless=0,
-    )  # fmt: skip
-    tries.count_moved(w, job, JobState.READY, JobState.RUNNING)
-    w.run(_FIRST_LEASE, node_id=node_id, now=w.now)
-    w.emit(AttemptLeased(attempt_id, job_id, node_id, token))
-    return Attempt(
-        attempt_id, job_id, node_id, incarnation, token, AttemptState.LEASED, w.now, None, None, None, "", 0
-    )
+    (answer,) = grant_many(w, [GrantJob(job_id, node_id, incarnation, tuple(gpus))])
+    if not isinstance(answer, Granted):
+        raise answer
+    return answer.attempt
 
 
 def started(w: Writing, attempt_id: int, token: int, identity: ProcessIdentity) -> Attempt:
@@ -254,19 +225,21 @@ def finish(
     """
     if END_STATES[reason] is not state:
         raise UsageError(f"an attempt that ends for {reason} is {END_STATES[reason]}, not {state}")
-    row = tries.row_of(w, attempt_id)
-    if row["token"] == token and row["ended_at"] is not None and not row["ended_here"]:
-        return FinishResult("already", attempt_of(row), get(w, row["job_id"]).state)
-    over = tries.end(
-        w, row, token, reason, detail, here=False, receipt=receipt, units=units, process_s=process_s
-    )
-    return FinishResult("applied", over.attempt, over.job_state)
+    said = Finish(attempt_id, token, reason, detail, receipt, units, process_s)
+    return _ended(w, end_many(w, [said])[0])
 
 
 def end_from_here(w: Writing, attempt_id: int, token: int, reason: EndReason, detail: str) -> FinishResult:
     """End a live attempt without its agent (its lease is over). Raises `StaleToken` when it is over; `NotFound`."""
-    over = tries.end(w, tries.row_of(w, attempt_id), token, reason, detail, here=True)
-    return FinishResult("applied", over.attempt, over.job_state)
+    return _ended(w, end_many(w, [Finish(attempt_id, token, reason, detail)], here=True)[0])
+
+
+def _ended(w: Writing, answer: Ended) -> FinishResult:
+    if answer.refusal is not None:
+        raise answer.refusal
+    assert answer.answer != "fenced"  # noqa: S101 - a fenced answer has its refusal
+    assert answer.job_state is not None  # noqa: S101 - and any other a state
+    return FinishResult(answer.answer, attempt(w, answer.attempt_id), answer.job_state)
 
 
 def listing(

@@ -6,25 +6,30 @@ always has the greater number, and whoever holds an overtaken one changes nothin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gamekeeper.core.errors import NotFound, RoleHeld, StaleToken
 from gamekeeper.core.events import AgentConnected, CoordinatorStarted
-from gamekeeper.core.jobs import EndReason
+from gamekeeper.core.jobs import AttemptState, EndReason
 from gamekeeper.core.nodes import AgentLease, NodeStatus, Observation
-from gamekeeper.store import attempts as tries
 from gamekeeper.store.encoding import sentence, to_json
-from gamekeeper.store.session import Reading, Writing
-from gamekeeper.store.statements import sql
+from gamekeeper.store.endings import Finish, end_many
+from gamekeeper.store.granting import Holder, holders
+from gamekeeper.store.schema import agent_leases, attempts
+from gamekeeper.store.session import Reading, Row, Writing
+from gamekeeper.store.statements import Value, changing, sql
 
 _ROLE = sql("SELECT * FROM roles WHERE role = :role")
+# Held to the commit: nobody can take the role between the check of an epoch and the effects that it allows.
+_ROLE_KEPT = sql("SELECT * FROM roles WHERE role = :role FOR UPDATE")
 _TAKE_ROLE = sql(
     "INSERT INTO roles (role, holder, epoch, taken_at, expires_at, released)"
     " VALUES (:role, :holder, :epoch, :now, :expires_at, 0)"
     " ON CONFLICT (role) DO UPDATE SET holder = :holder, epoch = :epoch, taken_at = :now, expires_at = :expires_at,"
-    " released = 0"
+    " released = 0 WHERE roles.expires_at <= :free_at"
 )
+_ALWAYS = 1e300
 _RENEW_ROLE = sql(
     "UPDATE roles SET expires_at = :expires_at WHERE role = :role AND epoch = :epoch AND released = 0"
 )
@@ -36,7 +41,6 @@ _NODE_UP = sql(
     " memory_bytes = :memory_bytes, disk_free_bytes = :disk_free_bytes, load = :load, observed_at = :observed_at"
     " WHERE id = :id"
 )
-_NODE_SEEN = sql("UPDATE nodes SET status = 'up', last_seen_at = :now WHERE id = :id")
 _TAKE_NODE = sql(
     "INSERT INTO agent_leases (node_id, incarnation, token, since, expires_at, reaped)"
     " VALUES (:node_id, :incarnation, :token, :now, :expires_at, 0)"
@@ -50,26 +54,23 @@ _INCARNATION = sql(
 _NEW_INCARNATION = sql(
     "INSERT INTO incarnations (incarnation, node_id, since) VALUES (:incarnation, :node_id, :now)"
 )
-_RENEW = sql(
-    "UPDATE agent_leases SET expires_at = :expires_at WHERE incarnation = :incarnation AND reaped = 0"
-    " RETURNING node_id, token"
-)
-_LIVE_OF_NODE = sql(
-    "SELECT a.id, a.token, a.incarnation, a.seen_at, j.cancel_requested"
-    " FROM attempts a JOIN jobs j ON j.id = a.job_id WHERE a.node_id = :node_id AND a.{live_attempt} ORDER BY a.id"
+_RENEW = changing(agent_leases, keys=("node_id", "incarnation"), columns=("expires_at",), guard="reaped = 0")
+_NODES_SEEN = sql("UPDATE nodes SET status = 'up', last_seen_at = :now WHERE id IN LIST(:ids)")
+_LIVE_OF_NODES = sql(
+    "SELECT a.id, a.job_id, a.node_id, a.token, a.incarnation, a.state, a.leased_at, a.seen_at, a.gpus, a.units,"
+    " a.process_s, j.cancel_requested"
+    " FROM attempts a JOIN jobs j ON j.id = a.job_id WHERE a.node_id IN LIST(:ids) AND a.{live_attempt} ORDER BY a.id"
 )
 _ADOPT = sql(
     "UPDATE attempts SET incarnation = :incarnation, seen_at = :now"
     " WHERE id = :id AND token = :token AND node_id = :node_id AND {live_attempt}"
 )
-_PROGRESS = sql(
-    "UPDATE attempts SET seen_at = :now, note = :note, figures = :figures,"
-    " units = CASE WHEN units < :units THEN :units ELSE units END,"
-    " process_s = CASE WHEN process_s < :process_s THEN :process_s ELSE process_s END"
-    " WHERE id = :id AND token = :token AND incarnation = :incarnation AND {live_attempt}"
+_PROGRESS_COLUMNS = ("seen_at", "note", "figures", "units", "process_s")
+_PROGRESS = changing(
+    attempts, keys=("id", "token", "incarnation"), columns=_PROGRESS_COLUMNS, guard="{live_attempt}"
 )
 _ENDING = sql(
-    "UPDATE attempts SET state = 'ending' WHERE id = :id AND token = :token AND state IN ('leased', 'running')"
+    "UPDATE attempts SET state = 'ending' WHERE id IN LIST(:ids) AND state IN ('leased', 'running')"
 )
 _AGENTS = sql(
     "SELECT l.node_id, l.incarnation, l.token, l.since, l.expires_at, l.reaped, n.slots, n.status,"
@@ -102,6 +103,25 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Beat:
+    """What an agent incarnation says of itself: it lives for another `lease_s`, and how its attempts stand."""
+
+    incarnation: str
+    lease_s: float
+    progress: Sequence[Progress] = ()
+    observation: Observation | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """A renewed lease. `stop`: attempts the agent must stop. `unheard`: rows of leased ones it does not name."""
+
+    lease: AgentLease
+    stop: tuple[int, ...]
+    unheard: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class AgentState:
     """The newest lease of a node. `busy`: its live attempts. `reaped`: it was declared over; it cannot be renewed."""
 
@@ -119,21 +139,25 @@ def take_role(w: Writing, role: str, holder: str, lease_s: float, *, displace: b
     `displace`: take it though its lease runs, for a caller that has proof that the former holder is gone (it holds the
     lock of the data folder). Raises `RoleHeld` while another holder's lease runs.
     """
-    row = w.first(_ROLE, role=role)
+    row = w.first(_ROLE_KEPT, role=role)
     if row is not None and not displace and row["expires_at"] > w.now:
         raise RoleHeld(
             f"the role {role} is held by {row['holder']} for another {row['expires_at'] - w.now:.0f} s",
             remedy="talk to that process, or stop it first",
         )
     epoch = w.next_token()
-    w.run(
+    taken = w.run(
         _TAKE_ROLE,
         role=role,
         holder=sentence(holder, 255),
         epoch=epoch,
         now=w.now,
         expires_at=w.now + lease_s,
+        free_at=_ALWAYS if displace else w.now,
     )
+    if not taken:
+        # Two took a role that nobody ever held: the database lets one in.
+        raise RoleHeld(f"the role {role} was taken a moment ago", remedy="talk to that process")
     w.emit(CoordinatorStarted(role, epoch, sentence(holder, 255)))
     return epoch
 
@@ -152,11 +176,12 @@ def release_role(w: Writing, role: str, epoch: int) -> None:
     """Give the role back, so that the next holder need not wait. Raises `StaleToken` when it is not held so."""
     if not w.run(_RELEASE_ROLE, role=role, epoch=epoch, now=w.now):
         raise _overtaken(w, role, epoch)
+    w.hint()
 
 
 def assert_role(w: Writing, role: str, epoch: int) -> None:
     """Raise `StaleToken` unless `epoch` is the role's current one: nobody took the role since, nor was it released."""
-    row = w.first(_ROLE, role=role)
+    row = w.first(_ROLE_KEPT, role=role)
     if row is None or row["epoch"] != epoch or row["released"]:
         raise _overtaken(w, role, epoch)
 
@@ -200,7 +225,8 @@ def connect_agent(
         expires_at=lease.expires_at,
     )
     claimed, keep = set(held), []
-    for row in w.rows(_LIVE_OF_NODE, node_id=node_id):
+    endings = []
+    for row in w.rows(_LIVE_OF_NODES, ids=[node_id]):
         if (row["id"], row["token"]) in claimed:
             w.run(
                 _ADOPT, id=row["id"], token=row["token"], node_id=node_id, incarnation=incarnation, now=w.now
@@ -208,9 +234,8 @@ def connect_agent(
             keep.append(row["id"])
         elif row["incarnation"] != incarnation:
             words = "the agent restarted and no longer had it"
-            tries.end(
-                w, tries.row_of(w, row["id"]), row["token"], EndReason.AGENT_RESTARTED, words, here=True
-            )
+            endings.append(Finish(row["id"], row["token"], EndReason.AGENT_RESTARTED, words))
+    end_many(w, endings, here=True)
     stop = sorted({attempt for attempt, _ in claimed} - set(keep))
     w.emit(AgentConnected(node_id, incarnation, token, len(keep)))
     return lease, keep, stop
@@ -229,31 +254,107 @@ def beat(
     not name for `lease_s` seconds never reached it and ends as lost. A lease that ran out is renewed unless it was
     reaped. Raises `StaleToken` when the incarnation is not its node's current one.
     """
-    renewed = w.first(_RENEW, incarnation=incarnation, expires_at=w.now + lease_s)
+    held = holders(w, [incarnation])
+    renewed = beat_many(w, [Beat(incarnation, lease_s, progress, observation)], held)[0]
     if renewed is None:
-        raise StaleToken(
-            f"agent {incarnation} does not hold its node any more", remedy="stop its jobs and connect again"
+        raise overtaken_agent(incarnation)
+    return renewed.lease, list(renewed.stop)
+
+
+def overtaken_agent(incarnation: str) -> StaleToken:
+    """Why a message of this incarnation changed nothing."""
+    return StaleToken(
+        f"agent {incarnation} does not hold its node any more", remedy="stop its jobs and connect again"
+    )
+
+
+def beat_many(w: Writing, beats: Sequence[Beat], held: Mapping[str, Holder]) -> list[Renewed | None]:
+    """`beat` for many incarnations, each named once: one answer for each, in order; `None` for one that is stale.
+
+    `held`: what `granting.holders` said of them in this transaction; it is kept up to date.
+    """
+    valid = [beat for beat in beats if holds(held, beat.incarnation)]
+    if not valid:
+        return [None] * len(beats)
+    mine = {beat.incarnation: held[beat.incarnation] for beat in valid}
+    for beat in valid:
+        mine[beat.incarnation].expires_at = w.now + beat.lease_s
+    w.run_rows(
+        _RENEW,
+        ("expires_at", "node_id", "incarnation"),
+        [(holder.expires_at, holder.node_id, holder.incarnation) for holder in mine.values()],
+    )
+    unseen = [mine[beat.incarnation].node_id for beat in valid if beat.observation is None]
+    if unseen:
+        w.run(_NODES_SEEN, now=w.now, ids=unseen)
+    for beat in valid:
+        if beat.observation is not None:
+            _seen(w, mine[beat.incarnation].node_id, None, beat.observation)
+    live: dict[str, list[Row]] = {}
+    for row in w.rows(_LIVE_OF_NODES, ids=[holder.node_id for holder in mine.values()]):
+        live.setdefault(row["node_id"], []).append(row)
+    look = _Look(w)
+    answers = [
+        look.renew(beat, held[beat.incarnation], live.get(held[beat.incarnation].node_id, []))
+        if beat.incarnation in mine
+        else None
+        for beat in beats
+    ]
+    look.write()
+    return answers
+
+
+def holds(held: Mapping[str, Holder], incarnation: str) -> bool:
+    """Whether an incarnation may renew: its node was given to no later one, and its lease was not reaped."""
+    return incarnation in held and not held[incarnation].reaped
+
+
+class _Look:
+    """What many beats change in attempts, in memory until `write`."""
+
+    def __init__(self, w: Writing) -> None:
+        self._w = w
+        self._progress: dict[int, tuple[Value, ...]] = {}
+        self._ending: list[int] = []
+        self._unnamed: list[Finish] = []
+
+    def renew(self, beat: Beat, holder: Holder, live: Sequence[Row]) -> Renewed:
+        w, mine = self._w, {(row["id"], row["token"]): row for row in live}
+        stop: set[int] = set()
+        named: dict[tuple[int, int], tuple[int, float]] = {}
+        for said in beat.progress:
+            key = (said.attempt_id, said.token)
+            row = mine.get(key)
+            if row is None:
+                stop.add(said.attempt_id)
+                continue
+            before = named.get(key, (row["units"], row["process_s"]))
+            named[key] = (max(before[0], said.units), max(before[1], said.process_s))
+            self._progress[said.attempt_id] = (
+                w.now, sentence(said.note, 200), to_json(said.figures), *named[key], *key, holder.incarnation
+            )  # fmt: skip
+        unheard = []
+        for key, row in mine.items():
+            if key not in named and row["seen_at"] + beat.lease_s <= w.now:
+                words = f"the agent did not name it for {beat.lease_s:.0f} s"
+                self._unnamed.append(Finish(*key, EndReason.LEASE_EXPIRED, words))
+                holder.busy -= 1
+            elif row["cancel_requested"]:
+                self._ending.append(row["id"])
+                stop.add(row["id"])
+            elif key not in named and row["state"] == AttemptState.LEASED:
+                unheard.append(row)
+        lease = AgentLease(holder.incarnation, holder.node_id, holder.token, holder.expires_at)
+        return Renewed(lease, tuple(sorted(stop)), tuple(unheard))
+
+    def write(self) -> None:
+        w = self._w
+        w.run_rows(
+            _PROGRESS, (*_PROGRESS_COLUMNS, "id", "token", "incarnation"), list(self._progress.values())
         )
-    node_id = str(renewed["node_id"])
-    if observation is None:
-        w.run(_NODE_SEEN, id=node_id, now=w.now)
-    else:
-        _seen(w, node_id, None, observation)
-    lease = AgentLease(incarnation, node_id, renewed["token"], w.now + lease_s)
-    mine = {(row["id"], row["token"]): row for row in w.rows(_LIVE_OF_NODE, node_id=node_id)}
-    stop = [said.attempt_id for said in progress if (said.attempt_id, said.token) not in mine]
-    for said in progress:
-        if (said.attempt_id, said.token) in mine:
-            _note_progress(w, incarnation, said)
-    named = {(said.attempt_id, said.token) for said in progress}
-    for key, row in mine.items():
-        if key not in named and row["seen_at"] + lease_s <= w.now:
-            words = f"the agent did not name it for {lease_s:.0f} s"
-            tries.end(w, tries.row_of(w, row["id"]), row["token"], EndReason.LEASE_EXPIRED, words, here=True)
-        elif row["cancel_requested"]:
-            w.run(_ENDING, id=row["id"], token=row["token"])
-            stop.append(row["id"])
-    return lease, sorted(set(stop))
+        if self._ending:
+            w.run(_ENDING, ids=self._ending)
+        end_many(w, self._unnamed, here=True)
 
 
 def agents(r: Reading) -> list[AgentState]:
@@ -272,13 +373,6 @@ def expired_leases(r: Reading) -> list[AgentState]:
     return [
         state for state in agents(r) if state.lease.expires_at <= r.now and (not state.reaped or state.busy)
     ]
-
-
-def _note_progress(w: Writing, incarnation: str, said: Progress) -> None:
-    w.run(
-        _PROGRESS, id=said.attempt_id, token=said.token, incarnation=incarnation, now=w.now, units=said.units,
-        process_s=said.process_s, note=sentence(said.note, 200), figures=to_json(said.figures),
-    )  # fmt: skip
 
 
 def _check_incarnation(w: Writing, node_id: str, incarnation: str) -> None:

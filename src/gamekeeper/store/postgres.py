@@ -36,7 +36,6 @@ CHANNEL = "gamekeeper"
 CONNECT_S = 10
 LOCK_S = 10.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
-LISTEN_S = 0.5
 _TIME = "SELECT extract(epoch FROM clock_timestamp())"
 _PREPARED = 1000
 
@@ -96,7 +95,7 @@ def _rows(cursor: Cursor[Any]) -> Callable[[Sequence[Any]], _Columns]:
 
 @dataclass(slots=True)
 class Server:
-    """A database on a server: how to reach it, and how to read its clock. `time` turns such a reading into ours."""
+    """A database on a server: how to reach it, and its clock. `time` turns a reading of that into the store's time."""
 
     conninfo: str
     path: str
@@ -105,6 +104,7 @@ class Server:
     time: StoreTime | None = None
     _gate: threading.Lock = field(default_factory=threading.Lock)
     _latest: float = 0.0
+    _read_at: float = 0.0
 
     @classmethod
     def named(cls, url: str, clock: Clock, *, idle_s: float, time: StoreTime | None = None) -> Server:
@@ -142,14 +142,33 @@ class Server:
         raw.execute("; ".join(f"SET {limit}" for limit in limits), prepare=False)
         return raw
 
-    def now(self, read: float) -> float:
-        """The store's time when its clock showed `read`; it never runs backwards in one process."""
-        told = read if self.time is None else self.time(read)
+    def read(self, shown: float) -> float:
+        """The store's time when its clock showed `shown`; it never runs backwards in one process."""
         if self.time is not None:
-            return told
+            return self.time(shown)
         with self._gate:
-            self._latest = max(self._latest, told)
+            self._latest = max(self._latest, shown)
+            self._read_at = self.clock.monotonic()
             return self._latest
+
+    def now(self) -> float:
+        """The store's time, as well as it can be told since it was last read."""
+        if self.time is not None:
+            return self.clock.now()
+        with self._gate:
+            return self._latest + self.clock.monotonic() - self._read_at
+
+    def monotonic(self) -> float:
+        """Seconds since an arbitrary start, of this machine."""
+        return self.clock.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Suspend the calling task."""
+        await self.clock.sleep(seconds)
+
+    def block(self, seconds: float) -> None:
+        """Block the calling thread."""
+        self.clock.block(seconds)
 
 
 class PostgresLink:
@@ -270,7 +289,7 @@ class PostgresLink:
             self._drop()
             self.raw  # noqa: B018 - connects
             read = self._send(f"{words}; {_TIME}")
-        return self._server.now(float(read))
+        return self._server.read(float(read))
 
     def commit(self) -> None:
         """Make the transaction durable.
@@ -383,38 +402,3 @@ def _alike(column: Sequence[Value]) -> list[Any]:
     if kinds <= {int, float}:
         return [None if value is None else float(value) for value in column]  # type: ignore[arg-type]
     return [str(value) if isinstance(value, str) else value for value in column]
-
-
-class HintListener:
-    """A thread with a connection of its own that hears of others' commits. Losing it costs nothing but time."""
-
-    def __init__(self, server: Server, own: Callable[[], int], hear: Callable[[], None]) -> None:
-        self._server, self._own, self._hear = server, own, hear
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._listen, name="store-hints", daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """End the thread and its connection."""
-        self._ending.set()
-        self._thread.join()
-
-    def _listen(self) -> None:
-        wait = FIRST_WAIT_S
-        while not self._ending.is_set():
-            try:
-                with self._server.connect() as raw:
-                    raw.execute(f"LISTEN {CHANNEL}", prepare=False)
-                    wait = FIRST_WAIT_S
-                    # What was said while nobody listened is made up for.
-                    self._hear()
-                    self._hear_of(raw)
-            except psycopg.Error:
-                self._ending.wait(wait)
-                wait = min(LONGEST_WAIT_S, 2 * wait)
-
-    def _hear_of(self, raw: psycopg.Connection[Any]) -> None:
-        while not self._ending.is_set():
-            said = [notice.pid for notice in raw.notifies(timeout=LISTEN_S, stop_after=1)]
-            if any(pid != self._own() for pid in said):
-                self._hear()

@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gamekeeper.core.control_events import JobsRemoved
 from gamekeeper.core.errors import SettingsError
-from gamekeeper.core.events import JobsRemoved
 from gamekeeper.core.jobs import FINAL_JOBS
 from gamekeeper.store import job_moves
 from gamekeeper.store.session import Reading, Row, Writing
@@ -77,10 +77,10 @@ class Limits:
             raise SettingsError(
                 f"finished_jobs_days {self.finished_jobs_days} must lie above 0, up to 36,500"
             )
-        if self.finished_jobs_max < 1000:
+        if self.finished_jobs_max < 100:
             raise SettingsError(
                 f"finished_jobs_max {self.finished_jobs_max} is too few to see what happened",
-                remedy="keep at least 1,000",
+                remedy="keep at least 100",
             )
 
 

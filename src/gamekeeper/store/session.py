@@ -11,24 +11,25 @@ from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.exc import DBAPIError
 
 from gamekeeper.core.errors import GamekeeperError
+from gamekeeper.core.event import Event
 from gamekeeper.core.events import (
     AgentConnected,
     AttemptEnded,
     CoordinatorStarted,
-    Event,
     JobEnded,
     JobSubmitted,
-    encode,
+    as_json,
 )
 from gamekeeper.store import schema
-from gamekeeper.store.encoding import to_json
 from gamekeeper.store.statements import Compiled, Statement, Value, adding, sql
 
 
 class Row(Protocol):
-    """A result row, read by column name."""
+    """A result row, read by column name, or as a whole in the order of its columns."""
 
     def __getitem__(self, column: str, /) -> Any: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
 
 
 class Link(Protocol):
@@ -198,7 +199,7 @@ class Writing(Reading):
             _ADD_EVENT,
             ("position", "at", "name", "version", "fields"),
             [
-                (position, self.now, event.name, event.version, to_json(encode(event)))
+                (position, self.now, event.name, event.version, as_json(event))
                 for position, event in enumerate(emitted, start)
             ],
         )

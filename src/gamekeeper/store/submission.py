@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from gamekeeper.core.control_events import JobsSubmitted
 from gamekeeper.core.errors import Busy, NotFound, UsageError
-from gamekeeper.core.events import JobsSubmitted, JobSubmitted
+from gamekeeper.core.events import JobSubmitted
 from gamekeeper.core.jobs import FINAL_JOBS, FailureRule, JobSpec, JobState, Need
 from gamekeeper.core.receipts import JobKind
 from gamekeeper.store import job_moves, needs

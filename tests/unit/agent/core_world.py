@@ -58,6 +58,7 @@ class World:
     next_attempt: int = 1
     lease_until: float = 0.0
     incarnation: str = ""
+    settings_hash: str | None = None
     calls: dict[int, tuple[Call, float]] = field(default_factory=dict)
     answered: list[m.Event] = field(default_factory=list)
     granted: dict[int, Grant] = field(default_factory=dict)
@@ -141,6 +142,8 @@ class World:
     def _check_call(self, command: Call) -> None:
         assert command.serial not in self.calls
         self.calls[command.serial] = (command, self.now)
+        if isinstance(command, m.SendConnect | m.SendBeat | m.SendStep):
+            assert command.message.settings_hash == self.settings_hash, "names settings it was not handed"
         if isinstance(command, m.SendConnect):
             held = {item.attempt for item in command.message.held}
             assert not held & (self.void | self.forgotten), "claims what it lost"
@@ -198,21 +201,23 @@ class World:
                 expires_in_s=LEASE_S,
                 keep=keep,
                 stop=[attempt for attempt in held if attempt in stop],
-                settings_hash="",
+                settings_hash=f"s{serial}",
             )
             event = m.ConnectAnswered(serial, sent_at, reply)
             if current:
                 self.incarnation = call.message.incarnation
+                self.settings_hash = reply.settings_hash
                 self.lease_until = sent_at + LEASE_S
                 self.was_leased = self.leased = True
                 self.void |= set(self.granted) - set(keep) - self.forgotten
         elif isinstance(call, m.SendBeat):
             if serial == self.core._beating:
                 self.lease_until = max(self.lease_until, sent_at + LEASE_S)
+                self.settings_hash = f"s{serial}"
             event = m.BeatAnswered(
                 serial,
                 sent_at,
-                BeatReply(expires_in_s=LEASE_S, stop=list(stop), draining=drain, settings_hash=""),
+                BeatReply(expires_in_s=LEASE_S, stop=list(stop), draining=drain, settings_hash=f"s{serial}"),
             )
         elif isinstance(call, m.SendClaim):
             fresh = [grant(self.next_attempt + number) for number in range(min(grants, call.message.slots))]
@@ -246,11 +251,13 @@ class World:
         if serial in self.core._steps:
             self.granted |= {item.attempt: item for item in fresh}
             self.lease_until = max(self.lease_until, sent_at + LEASE_S)
+            if self.core.lease is not None:
+                self.settings_hash = f"s{serial}"
         reply = Stepped(
             expires_in_s=LEASE_S,
             stop=list(stop),
             draining=drain,
-            settings_hash="",
+            settings_hash=f"s{serial}",
             finished=done,
             grants=fresh,
         )

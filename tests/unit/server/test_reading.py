@@ -97,7 +97,7 @@ def test_a_lost_node_is_named_with_when_it_was_last_heard(rig: Rig) -> None:
     told = why(rig, "node", rig.node_id)
     assert "is lost" in told.headline
     assert "node-lost" in {row.name for row in told.events}
-    assert rig.store.read(listing.nodes)[0].status == "lost"
+    assert rig.store.read(lambda r: listing.nodes(r, "h"))[0].status == "lost"
 
 
 def test_stages_that_keep_failing_and_lost_files_need_attention(rig: Rig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import random
 import shutil
 import tempfile
@@ -125,6 +126,13 @@ def release(url: str) -> None:
     """Keep a database for the next test."""
     name = urlsplit(url).path.strip("/")
     _spare[name] = server().admin(name)
+    if len(_spare) == 1:
+        atexit.register(_close_spare)
+
+
+def _close_spare() -> None:
+    for raw in _spare.values():
+        raw.close()
 
 
 def open_store(url: str, clock: Clock, rng: random.Random | None = None, **more: Any) -> PostgresStore:

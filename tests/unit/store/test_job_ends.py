@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gamekeeper.core.errors import IllegalTransition, Refused, StaleToken, UsageError
-from gamekeeper.core.events import AttemptEnded, JobEnded
+from gamekeeper.core.events import AttemptEnded
 from gamekeeper.core.jobs import (
     END_BUDGETS,
     END_STATES,
@@ -42,13 +42,12 @@ def test_success_makes_the_job_done(rig: Rig) -> None:
     assert (job.state, job.ended_at, job.reason) == (JobState.DONE, START + 3, "finished")
     assert job.not_before == START
     assert rig.r(job_queue.live) == []
-    events = [stored.event for stored in rig.r(event_log.story, f"job/{attempt.job_id}")][-2:]
-    assert events == [
-        AttemptEnded(
-            attempt.id, attempt.job_id, attempt.node_id, "succeeded", "finished", "fine", "done",
-        ),
-        JobEnded(attempt.job_id, "c4", "done", "finished"),
-    ]  # fmt: skip
+    expected = AttemptEnded(
+        attempt.id, attempt.job_id, attempt.node_id, "c4", "succeeded", "finished", "fine", "done"
+    )
+    for subject in (f"job/{attempt.job_id}", f"node/{attempt.node_id}", "line/c4"):
+        assert rig.r(event_log.story, subject)[-1].event == expected
+    assert rig.names(f"job/{attempt.job_id}").count("attempt-ended") == 1
 
 
 def test_an_attempt_that_never_started_can_finish(rig: Rig) -> None:
@@ -68,7 +67,8 @@ def test_failures_exhaust_the_failure_budget(rig: Rig, reason: EndReason) -> Non
     assert rig.finish(attempt, reason).job_state is JobState.FAILED
     job = rig.get(attempt.job_id)
     assert (job.state, job.failures, job.reason) == (JobState.FAILED, 3, reason)
-    assert rig.names(f"job/{job.id}").count("job-ended") == 1
+    assert rig.names(f"job/{job.id}").count("attempt-ended") == 3
+    assert rig.names("line/c4").count("attempt-ended") == 1
 
 
 @pytest.mark.parametrize("reason", LOSSES)

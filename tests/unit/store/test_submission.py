@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from gamekeeper.core.control_events import JobsSubmitted
 from gamekeeper.core.errors import IllegalTransition, NotFound, UsageError
-from gamekeeper.core.events import JobsSubmitted, JobSubmitted
+from gamekeeper.core.events import JobSubmitted
 from gamekeeper.core.jobs import EndReason, FailureRule, JobSpec, JobState, Need
 from gamekeeper.core.receipts import BUILT_IN_KINDS
 from gamekeeper.store import event_log, job_control, job_queue, needs, submission

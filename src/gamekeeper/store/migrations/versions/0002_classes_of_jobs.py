@@ -12,10 +12,21 @@ down_revision = "0001"
 INT = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 TIME: TypeEngine[float] = sa.Double().with_variant(sa.REAL(), "sqlite")
 STATES = ("cancelled", "dead", "done", "failed", "held", "ready", "running", "skipped", "waiting")
-KNOWN_STATE = "state IN (" + ", ".join(f"'{state}'" for state in STATES) + ")"
-LIVE_JOB = "state IN ('held', 'ready', 'running', 'waiting')"
-LIVE_ATTEMPT = "state IN ('ending', 'leased', 'running')"
-ENDED_JOB = f"(ended_at IS NULL) = ({LIVE_JOB})"
+COUNTED_STATE = "state IN (" + ", ".join(f"'{state}'" for state in STATES) + ")"
+KNOWN_STATE = " OR ".join(f"state = '{state}'" for state in STATES)
+LIVE = "ended_at IS NULL"
+ENDED_JOB = (
+    "(ended_at IS NULL) = (state = 'held' OR state = 'ready' OR state = 'running' OR state = 'waiting')"
+)
+TRIED = ("ending", "failed", "hollow", "leased", "lost", "refused", "running", "stopped", "succeeded")
+KNOWN_TRY = " OR ".join(f"state = '{state}'" for state in TRIED)
+REASONS = (
+    "agent-restarted", "cannot-start", "data-refused", "finished", "input-unavailable", "killed", "lease-expired",
+    "missing-output", "no-evidence", "no-receipt", "node-going-away", "out-of-memory", "own-error", "spool-full",
+    "stop-requested", "time-limit",
+)  # fmt: skip
+KNOWN_REASON = " OR ".join(f"reason = '{reason}'" for reason in REASONS)
+ENDED_TRY = "(ended_at IS NULL) = (state = 'ending' OR state = 'leased' OR state = 'running')"
 BUDGETS = "failures >= 0 AND losses >= 0 AND unmet >= 0"
 
 
@@ -135,19 +146,11 @@ def _rebuild_attempts() -> None:
         sa.Column("note", sa.Text(), nullable=False), sa.Column("figures", sa.Text(), nullable=False),
         sa.Column("process_s", TIME, nullable=False), sa.Column("receipt", sa.Text(), nullable=True),
         sa.Column("gpus", sa.Text(), nullable=False), sa.Column("blameless", INT, nullable=False),
-        sa.CheckConstraint(
-            "state IN ('ending', 'failed', 'hollow', 'leased', 'lost', 'refused', 'running', 'stopped',"
-            " 'succeeded')",
-            name="known_state"),
-        sa.CheckConstraint(
-            "reason IN ('agent-restarted', 'cannot-start', 'data-refused', 'finished', "
-            "'input-unavailable', 'killed', 'lease-expired', 'missing-output', 'no-evidence', "
-            "'no-receipt', 'node-going-away', 'out-of-memory', 'own-error', 'spool-full', "
-            "'stop-requested', 'time-limit')",
-            name="known_reason"),
+        sa.CheckConstraint(KNOWN_TRY, name="known_state"),
+        sa.CheckConstraint(KNOWN_REASON, name="known_reason"),
         sa.CheckConstraint("ended_here IN (0, 1)", name="flag_ended_here"),
         sa.CheckConstraint("blameless IN (0, 1)", name="flag_blameless"),
-        sa.CheckConstraint(f"(ended_at IS NULL) = ({LIVE_ATTEMPT})", name="ended_when_final"),
+        sa.CheckConstraint(ENDED_TRY, name="ended_when_final"),
         sa.CheckConstraint("(ended_at IS NULL) = (reason IS NULL)", name="end_has_reason"),
         sa.CheckConstraint("units >= 0 AND process_s >= 0", name="progress_counts_up"), sqlite_strict=True,
     )  # fmt: skip
@@ -195,19 +198,24 @@ def _alter_attempts() -> None:
     for name in ("gpus", "blameless"):
         op.alter_column("attempts", name, server_default=None)
     op.create_check_constraint("flag_blameless", "attempts", "blameless IN (0, 1)")
+    for name, words in (
+        ("known_state", KNOWN_TRY), ("known_reason", KNOWN_REASON), ("ended_when_final", ENDED_TRY)
+    ):  # fmt: skip
+        op.drop_constraint(name, "attempts", type_="check")
+        op.create_check_constraint(name, "attempts", words)
 
 
 def _index_jobs_and_attempts() -> None:
-    ended = "state IN ('cancelled', 'dead', 'done', 'failed', 'skipped')"
-    keyed = "state IN ('done', 'held', 'ready', 'running', 'waiting') AND job_key IS NOT NULL"
+    ended = "ended_at IS NOT NULL"
+    keyed = "job_key IS NOT NULL AND (ended_at IS NULL OR state = 'done')"
     _partial("jobs_final", "jobs", ["line", "kind", "ended_at"], ended)
-    _partial("jobs_held", "jobs", ["line", "kind"], LIVE_JOB)
+    _partial("jobs_held", "jobs", ["line", "kind"], LIVE)
     _partial("jobs_key", "jobs", ["job_key"], keyed, unique=True)
     _partial("jobs_ready", "jobs", ["class_id", "not_before", "id"], "state = 'ready'")
-    _partial("jobs_deadline", "jobs", ["deadline"], f"deadline IS NOT NULL AND {LIVE_JOB}")
+    _partial("jobs_deadline", "jobs", ["deadline"], f"deadline IS NOT NULL AND {LIVE}")
     op.create_index("attempts_by_job", "attempts", ["job_id"])
-    _partial("attempts_live_by_node", "attempts", ["node_id"], LIVE_ATTEMPT)
-    _partial("attempts_one_live", "attempts", ["job_id"], LIVE_ATTEMPT, unique=True)
+    _partial("attempts_live_by_node", "attempts", ["node_id"], LIVE)
+    _partial("attempts_one_live", "attempts", ["job_id"], LIVE, unique=True)
     _partial("attempts_failed", "attempts", ["ended_at"], "state IN ('failed', 'hollow')")
 
 
@@ -217,7 +225,7 @@ def _count_by_class() -> None:
         "job_counts",
         sa.Column("class_id", INT, sa.ForeignKey("job_classes.id"), primary_key=True, nullable=False),
         sa.Column("state", sa.Text(), primary_key=True, nullable=False), sa.Column("n", INT, nullable=False),
-        sa.CheckConstraint(KNOWN_STATE, name="known_state"),
+        sa.CheckConstraint(COUNTED_STATE, name="known_state"),
         sa.CheckConstraint("n >= 0", name="n_counts"), sqlite_strict=True, sqlite_with_rowid=False,
     )  # fmt: skip
     for state in STATES:

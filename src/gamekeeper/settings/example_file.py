@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 
-from pydantic.fields import FieldInfo
-
-from gamekeeper.settings.schema import SECTION_TYPES, Document, LineSection, Section
+from gamekeeper.settings.line_schema import LineSection
+from gamekeeper.settings.schema import SECTION_TYPES, Document
+from gamekeeper.settings.section import Section
+from gamekeeper.settings.toml_text import to_toml
+from gamekeeper.settings.tree import Key, default_of, inner_section
 
 _WIDTH = 100
 _TOP = """\
 Settings of Gamekeeper. A commented key shows its default. Any key can also be set by an environment variable
-(GAMEKEEPER_COORDINATOR__PORT=8100) or a flag, which win over this file."""
+(GAMEKEEPER_COORDINATOR__PORT=8100) or a flag (--set coordinator.port=8100), which win over this file."""
+_KIND = """\
+A kind of jobs of your own: the unit of its progress, and the receipt that proves its work. Remove the leading "#" and
+adapt it."""
+_KIND_TABLE = """\
+[kinds.analysis]
+progress_unit = "boards"
+receipt = { boards = "count", result = "hash" }"""
 _LINE = """\
 A line is one game whose champion is being improved: the program of each stage, what its data must look like,
 and when a candidate counts as stronger. Any program that keeps the job contract can be a stage. Remove the
@@ -59,14 +67,17 @@ def example(*, line_document: str = "") -> str:
 
     `line_document`, when given, is TOML of a ready line (the bundled game's) and replaces the commented example line.
     """
-    parts = [_comment(_TOP), _keys(Document, skip={"lines", *SECTION_TYPES})]
+    parts = [_comment(_TOP), _keys(Document)]
     for name, section in SECTION_TYPES.items():
         parts.append(f"{_comment(section.__doc__ or '')}\n[{name}]\n{_keys(section)}")
+        for inner_name, inner in _tables(section):
+            parts.append(f"{_comment(inner.__doc__ or '')}\n[{name}.{inner_name}]\n{_keys(inner)}")
+    parts.append(f"{_comment(_KIND)}\n{_commented(_KIND_TABLE)}")
     if line_document:
         parts.append(line_document.strip())
     else:
         parts.append(_comment(_LINE))
-        parts.append("\n".join(f"# {line}".rstrip() for line in example_line().splitlines()))
+        parts.append(_commented(example_line()))
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
@@ -85,18 +96,27 @@ def example_line() -> str:
 
 def _setting(section: type[Section], key: str, value: object) -> str:
     note = section.model_fields[key].description or ""
-    return f"{_comment(note)}\n{key} = {_toml(value)}" if note else f"{key} = {_toml(value)}"
+    return f"{_comment(note)}\n{key} = {to_toml(value)}" if note else f"{key} = {to_toml(value)}"
 
 
-def _keys(section: type[Section], *, skip: set[str] | None = None) -> str:
-    known = {name: info for name, info in section.model_fields.items() if name not in (skip or set())}
+def _tables(section: type[Section]) -> list[tuple[str, type[Section]]]:
+    """The tables inside a table, by name."""
+    found = [(name, inner_section(info)) for name, info in section.model_fields.items()]
+    return [(name, inner) for name, (inner, named) in found if inner is not None and not named]
+
+
+def _keys(section: type[Section]) -> str:
+    plain = {name: info for name, info in section.model_fields.items() if inner_section(info)[0] is None}
     return "\n".join(
-        f"{_comment(info.description or '')}\n# {name} = {_default(info)}" for name, info in known.items()
+        f"{_comment(info.description or '')}\n# {name} = {_value(Key((name,), info))}"
+        for name, info in plain.items()
     )
 
 
-def _default(info: FieldInfo) -> str:
-    return _toml(info.get_default(call_default_factory=True, validated_data={}))
+def _value(key: Key) -> str:
+    """The default, or an example of a key that may be left out."""
+    value = default_of(key.info)
+    return to_toml(key.info.examples[0] if value is None and key.info.examples else value)
 
 
 def _comment(text: str) -> str:
@@ -104,9 +124,5 @@ def _comment(text: str) -> str:
     return "\n".join(f"# {line}" for line in textwrap.wrap(plain, _WIDTH))
 
 
-def _toml(value: object) -> str:
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {_toml(nested)}" for key, nested in value.items()) + " }"
-    if isinstance(value, list):
-        return "[" + ", ".join(_toml(nested) for nested in value) + "]"
-    return json.dumps(value)
+def _commented(toml: str) -> str:
+    return "\n".join(f"# {line}".rstrip() for line in toml.splitlines())

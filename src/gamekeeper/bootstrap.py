@@ -24,7 +24,7 @@ from gamekeeper.core.actions import EndAttempt
 from gamekeeper.core.clock import Clock, SystemClock, unseeded
 from gamekeeper.core.errors import RoleHeld, StaleToken
 from gamekeeper.core.events import SettingsApplied
-from gamekeeper.daemons import jobs, looks, models, pipeline
+from gamekeeper.daemons import jobs, looks, models, parking, pipeline, upkeep
 from gamekeeper.daemons.duty import Duty
 from gamekeeper.daemons.fused import StepMatch
 from gamekeeper.runtime.daemon import Cyclic, Hint
@@ -51,7 +51,7 @@ from gamekeeper.server.process import Server, listen, prepare_interpreter, url_o
 from gamekeeper.server.reporting import FileAudit
 from gamekeeper.server.role_keeping import keep_role, win_role
 from gamekeeper.settings import Settings
-from gamekeeper.store import inventory, leases
+from gamekeeper.store import inventory, leases, retention
 from gamekeeper.store.engine import IDLE_S, Store
 from gamekeeper.store.places import is_server
 from gamekeeper.store.session import Writing
@@ -284,7 +284,11 @@ async def _keep_daemons(coordinator: Coordinator) -> None:
 def daemons_of(coordinator: Coordinator) -> Sequence[Cyclic]:
     """All duties of the coordinator, wired to its board and hints."""
     desk, board, hints = coordinator.desk, coordinator.board, coordinator.desk.hints
-    duty = Duty(desk.store, Executor(desk.store, ROLE), desk.epoch)
+    duty = Duty(
+        desk.store,
+        Executor(desk.store, ROLE, terms=desk.terms, decisions_kept=desk.settings.retention.decisions_max),
+        desk.epoch,
+    )
     lines, timings = desk.settings.lines, desk.settings.timings
 
     async def ended(over: Sequence[EndAttempt]) -> None:
@@ -305,7 +309,19 @@ def daemons_of(coordinator: Coordinator) -> Sequence[Cyclic]:
         serving_since=lambda: coordinator.serving_since,
         ended=ended,
     )
-    return [distributor, looping, promoter, reaper]
+
+    def changed() -> None:
+        hints.distribution.signal()
+        hints.pipeline.signal()
+
+    kept = desk.settings.retention
+    parker = parking.parker(duty, parking.limits_of(desk.settings.job_parking), changed)
+    bulk = upkeep.bulk_operations(duty, ROLE, desk.terms, changed)
+    parker.hint, bulk.hint = hints.parking, hints.bulk
+    keeper = upkeep.job_retention(
+        duty, ROLE, retention.Limits(kept.finished_jobs_days, kept.finished_jobs_max)
+    )
+    return [distributor, looping, promoter, reaper, parker, bulk, keeper]
 
 
 async def clean_up(desk: Desk) -> FileAudit:

@@ -95,9 +95,99 @@ class AttemptRow(Message):
     ended_at: float | None
 
 
+class NeedRow(Message):
+    """A job that another needs. `state` is `None` when it is no longer kept."""
+
+    job: int
+    rule: str
+    met: bool
+    state: str | None
+
+
+class JobDetail(Message):
+    """All that is known of a job."""
+
+    job: JobRow
+    command: list[str]
+    parameters: dict[str, JsonValue]
+    wanted: dict[str, JsonValue]
+    inputs: dict[str, list[str]]
+    requirements: dict[str, JsonValue]
+    key: str | None
+    producer: str
+    seed: int
+    share: float
+    grace_s: float
+    time_limit_s: float | None
+    failures_allowed: int
+    losses_allowed: int
+    not_before: float
+    deadline: float | None
+    retry_of: int | None
+    successor: int | None
+    needs: list[NeedRow]
+    needed_by: list[int]
+    attempts: list[AttemptRow]
+
+
+class ActedRow(Message):
+    """A job after something was done to it. `successor`: the job that a retry made, now or before."""
+
+    id: int
+    state: str
+    successor: int | None = None
+
+
+class BulkCount(Message):
+    """How many jobs of one state, kind and line an operation would touch."""
+
+    state: str
+    kind: str
+    line: str
+    jobs: int
+
+
+class BulkSample(Message):
+    """A job that an operation would touch."""
+
+    id: int
+    kind: str
+    line: str
+    state: str
+    reason: str
+
+
+class BulkPlan(Message):
+    """What an operation on many jobs would touch, and nothing of it done."""
+
+    verb: str
+    filter: str
+    jobs: int
+    counts: list[BulkCount]
+    samples: list[BulkSample]
+
+
+class BulkRow(Message):
+    """An operation on many jobs. `looked_at`: the part of the jobs it has been through, from 0 to 1."""
+
+    id: int
+    verb: str
+    filter: str
+    reason: str
+    author: str
+    state: str
+    looked_at: float
+    seen: int
+    changed: int
+    skipped: int
+    created_at: float
+    ended_at: float | None
+
+
 class NodeRow(Message):
     """A machine: what it has, what it does, when it was last heard.
 
+    `excluded_until`: until when it is granted nothing, and `excluded_for` what reason.
     `settings_hash`: the settings its agent said it runs under; `other_settings`: whether they are not the
     coordinator's, `None` when it has not said.
     """
@@ -112,6 +202,8 @@ class NodeRow(Message):
     memory_bytes: int | None
     disk_free_bytes: int | None
     load: float | None
+    excluded_until: float | None = None
+    excluded_for: str = ""
     settings_hash: str | None = None
     other_settings: bool | None = None
 

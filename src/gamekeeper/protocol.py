@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from gamekeeper.core.artifacts import ArtifactKind
-from gamekeeper.core.jobs import EndReason
+from gamekeeper.core.jobs import EndReason, FailureRule
 
 PROTOCOL_VERSION = 2
 OLDEST_VERSION = 1
@@ -293,6 +293,76 @@ class Stepped(Message):
     settings_hash: SettingsHash
     finished: list[FinishedOne]
     grants: list[Grant]
+
+
+class NeedOf(Message):
+    """A job that must be done first: one that exists (`job`), or an earlier one of the group by its place from 0.
+
+    `rule`: what becomes of the needing job when it ends otherwise.
+    """
+
+    job: Annotated[int | None, Field(ge=1, lt=1 << 62)] = None
+    in_group: Annotated[int | None, Field(ge=0, lt=100_000)] = None
+    rule: FailureRule = FailureRule.CANCEL
+
+
+class JobRequest(Message):
+    """A job that somebody wants done; see `core.jobs.JobSpec` for the fields."""
+
+    kind: Annotated[str, Field(min_length=1, max_length=120)]
+    line: Annotated[str, Field(min_length=1, max_length=120)]
+    command: Annotated[list[str], Field(min_length=1, max_length=4096)]
+    parameters: dict[str, JsonValue] = {}
+    wanted: dict[str, JsonValue] = {}
+    inputs: dict[str, list[Hash]] = {}
+    purpose: Annotated[str, Field(max_length=120)] = ""
+    seed: int = 0
+    key: Annotated[str | None, Field(min_length=1, max_length=500)] = None
+    grace_s: float = 10.0
+    time_limit_s: float | None = None
+    failures_allowed: int = 3
+    losses_allowed: int = 20
+    requirements: dict[str, JsonValue] = {}
+    needs: Annotated[list[NeedOf], Field(max_length=1000)] = []
+    share: float = 1.0
+    not_before: float = 0.0
+    deadline: float | None = None
+
+
+class SubmitJobs(Message):
+    """Jobs to be stored together, all or none. `producer`: who asks, the unit of quotas."""
+
+    jobs: Annotated[list[JobRequest], Field(min_length=1, max_length=10_000)]
+    producer: Annotated[str, Field(min_length=1, max_length=120)] = "people"
+
+
+class SubmittedJob(Message):
+    """A job that was stored, or the one that had its key already."""
+
+    id: int
+    created: bool
+
+
+class Because(Message):
+    """Why something is asked for; kept in the log."""
+
+    reason: Sentence = ""
+
+
+class BulkRequest(Message):
+    """An operation on many jobs: those with these `ids`, and of them those for which all conditions of `where` hold."""
+
+    verb: Literal["cancel", "hold", "release", "retry"]
+    where: Annotated[str, Field(max_length=10_000)] = ""
+    ids: Annotated[list[Annotated[int, Field(ge=1, lt=1 << 62)]], Field(max_length=10_000)] = []
+    reason: Sentence = ""
+
+
+class ExcludeRequest(Message):
+    """Grant nothing to a node for a while."""
+
+    for_s: Annotated[float, Field(gt=0, le=365 * 86400)]
+    because: Annotated[Sentence, Field(min_length=1)]
 
 
 class ErrorBody(Message):

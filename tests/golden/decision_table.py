@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from gamekeeper.core.decisions import Decision, Verdict
-from gamekeeper.policy import continuous_loop, job_reaper, promotion, work_distributor
+from gamekeeper.policy import continuous_loop, job_parking, job_reaper, promotion, work_distributor
 
 FOLDER = Path(__file__).parent
 POLICIES: Mapping[str, types.ModuleType] = {
     "continuous_loop": continuous_loop,
+    "job_parking": job_parking,
     "job_reaper": job_reaper,
     "promotion": promotion,
     "work_distributor": work_distributor,

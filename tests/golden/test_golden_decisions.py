@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from gamekeeper.policy import job_reaper, promotion, work_distributor
+from gamekeeper.policy import job_parking, job_reaper, promotion, work_distributor
 from gamekeeper.policy.continuous_loop import evaluation, loop, production, turn, view
 from gamekeeper.policy.work_distributor import class_verdicts, node_verdicts
 from tests.golden.decision_table import FOLDER, POLICIES, answer, tables
 
 # The tables are tests of these files.
 JUDGED = (
-    job_reaper, promotion, work_distributor, class_verdicts, node_verdicts, evaluation, loop, production, turn, view,
+    job_parking, job_reaper, promotion, work_distributor, class_verdicts, node_verdicts, evaluation, loop, production,
+    turn, view,
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The coordinator's read API, as the command line calls it."""
+"""The coordinator's API for people, as the command line calls it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,21 @@ from gamekeeper.core.errors import (
     Unreachable,
     from_json,
 )
-from gamekeeper.inspection import EventRow, JobRow, LineRow, ModelRow, NodeRow, Report, Status, Why
+from gamekeeper.inspection import (
+    ActedRow,
+    BulkPlan,
+    BulkRow,
+    EventRow,
+    JobDetail,
+    JobRow,
+    LineRow,
+    ModelRow,
+    NodeRow,
+    Report,
+    Status,
+    Why,
+)
+from gamekeeper.protocol import SubmittedJob
 
 T = TypeVar("T")
 TIMEOUT_S = 15.0
@@ -109,8 +123,54 @@ class CoordinatorApi:
         """Ask the loop to wind down: at once ("draining"), or after the ratings of its champions ("measuring")."""
         self._call("POST", "/v1/stop", body={"reason": reason, "phase": phase})
 
+    def job(self, job_id: int) -> JobDetail:
+        """All that is known of one job."""
+        return self._get(f"/v1/jobs/{job_id}", JobDetail)
+
+    def submit(self, jobs: list[object], producer: str) -> list[SubmittedJob]:
+        """Store jobs, all or none, as they are written in a file."""
+        return self._post("/v1/jobs", list[SubmittedJob], {"jobs": jobs, "producer": producer})
+
+    def act(self, verb: str, job_id: int, reason: str) -> ActedRow:
+        """Cancel, hold, release or retry one job."""
+        return self._post(f"/v1/jobs/{job_id}/{verb}", ActedRow, {"reason": reason})
+
+    def bulk_plan(self, verb: str, where: str, ids: list[int]) -> BulkPlan:
+        """What an operation on many jobs would touch."""
+        return self._post("/v1/bulk/plan", BulkPlan, {"verb": verb, "where": where, "ids": ids})
+
+    def bulk_start(self, verb: str, where: str, ids: list[int], reason: str) -> BulkRow:
+        """Start an operation on many jobs."""
+        body: dict[str, object] = {"verb": verb, "where": where, "ids": ids, "reason": reason}
+        return self._post("/v1/bulk", BulkRow, body)
+
+    def bulk(self, bulk_id: int) -> BulkRow:
+        """How far an operation on many jobs has come."""
+        return self._get(f"/v1/bulk/{bulk_id}", BulkRow)
+
+    def bulk_list(self) -> list[BulkRow]:
+        """Operations on many jobs, newest first."""
+        return self._get("/v1/bulk", list[BulkRow])
+
+    def bulk_stop(self, bulk_id: int) -> BulkRow:
+        """Stop an operation where it stands."""
+        return self._post(f"/v1/bulk/{bulk_id}/stop", BulkRow, {})
+
+    def exclude(self, node_id: str, for_s: float, because: str) -> NodeRow:
+        """Grant nothing to a node for a while."""
+        return self._post(f"/v1/nodes/{node_id}/exclude", NodeRow, {"for_s": for_s, "because": because})
+
+    def allow(self, node_id: str) -> NodeRow:
+        """End the exclusion of a node."""
+        return self._post(f"/v1/nodes/{node_id}/allow", NodeRow, {})
+
     def _get(self, path: str, kind: type[T], query: dict[str, str | None] | None = None) -> T:
-        answer = self._call("GET", path, query=query)
+        return self._read(path, kind, self._call("GET", path, query=query))
+
+    def _post(self, path: str, kind: type[T], body: dict[str, object]) -> T:
+        return self._read(path, kind, self._call("POST", path, body=body))
+
+    def _read(self, path: str, kind: type[T], answer: bytes) -> T:
         try:
             return TypeAdapter(kind).validate_json(answer)
         except ValidationError as error:

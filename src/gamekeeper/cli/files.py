@@ -1,4 +1,4 @@
-"""Writing files of ours: whole or not at all, with a clear error when the place cannot be written."""
+"""Files of ours, written whole or not at all, and files of people, read within bounds; with clear errors."""
 
 from __future__ import annotations
 
@@ -19,6 +19,36 @@ def make_folder(path: Path) -> None:
         raise UsageError(
             f"the data directory {path} cannot be written: {error.strerror or error}",
             remedy="choose another with --data-dir, or correct its permissions",
+        ) from error
+
+
+def read_document(path: Path, most: int = 2 << 20) -> object:
+    """What a file of at most `most` bytes holds: TOML by its name, JSON else; "-" is standard input, as JSON.
+
+    Raises `UsageError` when it cannot be read or understood.
+    """
+    import json
+    import sys
+    import tomllib
+
+    try:
+        if str(path) == "-":
+            content = sys.stdin.buffer.read(most + 1)
+        else:
+            with path.open("rb") as file:
+                content = file.read(most + 1)
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be read: {error.strerror or error}", remedy="name a file that is there"
+        ) from error
+    if len(content) > most:
+        raise UsageError(f"{path} is longer than {most} bytes", remedy="split it")
+    try:
+        text = content.decode("utf-8")
+        return tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(
+            f"{path} cannot be understood: {error}", remedy="write TOML (*.toml) or JSON"
         ) from error
 
 

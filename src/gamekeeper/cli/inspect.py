@@ -62,6 +62,7 @@ def lines(data_dir: DataDirOption = None, as_json: JsonOption = False) -> None:
 
 
 def jobs(  # noqa: PLR0917 - typer reads options from the parameters
+    ctx: typer.Context,
     state: Annotated[
         str | None, typer.Option("--state", metavar="STATE", help="Only jobs in this state.")
     ] = None,
@@ -76,6 +77,8 @@ def jobs(  # noqa: PLR0917 - typer reads options from the parameters
     as_json: JsonOption = False,
 ) -> None:
     """List jobs, newest first; the last column says why each is in its state."""
+    if ctx.invoked_subcommand is not None:
+        return
     from gamekeeper.cli import tables
     from gamekeeper.core.clock import SystemClock
     from gamekeeper.core.errors import UsageError
@@ -94,8 +97,10 @@ def jobs(  # noqa: PLR0917 - typer reads options from the parameters
             output.hint(f"`gamekeeper why job {rows[0].id}` explains one of them")
 
 
-def nodes(data_dir: DataDirOption = None, as_json: JsonOption = False) -> None:
+def nodes(ctx: typer.Context, data_dir: DataDirOption = None, as_json: JsonOption = False) -> None:
     """List the machines: what each has, what it does, when it was last heard."""
+    if ctx.invoked_subcommand is not None:
+        return
     from gamekeeper.cli import tables
     from gamekeeper.core.clock import SystemClock
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import typer
 from typer.core import TyperGroup
 
-from gamekeeper.cli import act, admin, config, demo, exit_codes, explain, inspect, store
+from gamekeeper.cli import act, admin, config, control, demo, exit_codes, explain, inspect, store
 from gamekeeper.cli.render import Output
 from gamekeeper.core.errors import GamekeeperError
 
@@ -22,13 +22,17 @@ _RUNS = (exit_codes.DONE, exit_codes.FAILED, exit_codes.USAGE, exit_codes.REFUSE
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One command: its name, what it runs, examples for its help, and the exit codes it may end with."""
+    """One command: its name, what it runs, examples for its help, and the exit codes it may end with.
+
+    `children` are commands below it; `run` is what it does without one.
+    """
 
     name: str
     run: Callable[..., None]
     examples: tuple[str, ...]
     codes: tuple[int, ...]
     hidden: bool = False
+    children: tuple[Entry, ...] = ()
 
     def summary(self) -> str:
         """The first sentence of the purpose."""
@@ -41,6 +45,66 @@ class Entry:
         return f"{purpose}\n\n\b\nExamples:\n{examples}\n\n{exit_codes.line(*self.codes)}"
 
 
+_CHANGES = (*_READS, exit_codes.REFUSED, exit_codes.PENDING)
+BULK = Entry(
+    "bulk",
+    control.bulk_list,
+    ("gamekeeper jobs bulk", "gamekeeper jobs bulk list --json"),
+    _READS,
+    children=(
+        Entry("list", control.bulk_list, ("gamekeeper jobs bulk list",), _READS),
+        Entry("stop", control.bulk_stop, ("gamekeeper jobs bulk stop 4",), _CHANGES),
+    ),
+)
+JOBS = (
+    Entry("show", control.show, ("gamekeeper jobs show 17", "gamekeeper jobs show 17 --json"), _READS),
+    Entry(
+        "submit",
+        control.submit,
+        ("gamekeeper jobs submit jobs.toml", "gamekeeper jobs submit - --producer nightly < jobs.json"),
+        _CHANGES,
+    ),
+    Entry(
+        "cancel",
+        control.cancel,
+        ("gamekeeper jobs cancel 17 18", 'gamekeeper jobs cancel --where "state=ready older=2d" --dry-run'),
+        _CHANGES,
+    ),
+    Entry(
+        "hold",
+        control.hold,
+        (
+            'gamekeeper jobs hold 17 --because "the contract is wrong"',
+            "gamekeeper jobs hold --where line=c4 --yes",
+        ),
+        _CHANGES,
+    ),
+    Entry(
+        "release",
+        control.release,
+        ("gamekeeper jobs release 17", "gamekeeper jobs release --where line=c4 --yes"),
+        _CHANGES,
+    ),
+    Entry(
+        "retry",
+        control.retry,
+        (
+            "gamekeeper jobs retry 17",
+            """gamekeeper jobs retry --where "state=failed reason~'out-of-memory' older=1h" --yes""",
+        ),
+        _CHANGES,
+    ),
+    BULK,
+)
+NODES = (
+    Entry(
+        "exclude",
+        control.exclude,
+        ('gamekeeper nodes exclude n-1a2b --for 2h --because "fan is broken"',),
+        _CHANGES,
+    ),
+    Entry("allow", control.allow, ("gamekeeper nodes allow n-1a2b",), _CHANGES),
+)
 ENTRIES = (
     Entry("up", admin.up, ("gamekeeper up", "gamekeeper up --config games/gamekeeper.toml"), _RUNS),
     Entry(
@@ -58,8 +122,9 @@ ENTRIES = (
         inspect.jobs,
         ("gamekeeper jobs --state running", "gamekeeper jobs --line connect4 --kind train --limit 5"),
         _READS,
+        children=JOBS,
     ),
-    Entry("nodes", inspect.nodes, ("gamekeeper nodes", "gamekeeper nodes --json"), _READS),
+    Entry("nodes", inspect.nodes, ("gamekeeper nodes", "gamekeeper nodes --json"), _READS, children=NODES),
     Entry(
         "models", inspect.models, ("gamekeeper models", "gamekeeper models --line connect4 --json"), _READS
     ),
@@ -99,6 +164,12 @@ ENTRIES = (
     ),
     Entry("agent", admin.agent, ("gamekeeper agent --config gamekeeper.toml",), _RUNS, hidden=True),
 )
+PLAY = Entry(
+    "play",
+    demo.play,
+    ("gamekeeper demo play", 'echo "3,3,2" | gamekeeper demo play --stdin --simulations 200'),
+    (exit_codes.DONE, exit_codes.FAILED, exit_codes.USAGE, exit_codes.INTERRUPTED),
+)
 DEMO = Entry(
     "demo",
     demo.demo,
@@ -108,12 +179,7 @@ DEMO = Entry(
         "gamekeeper demo --minutes 5 --json",
     ),
     _RUNS,
-)
-PLAY = Entry(
-    "play",
-    demo.play,
-    ("gamekeeper demo play", 'echo "3,3,2" | gamekeeper demo play --stdin --simulations 200'),
-    (exit_codes.DONE, exit_codes.FAILED, exit_codes.USAGE, exit_codes.INTERRUPTED),
+    children=(PLAY,),
 )
 
 CONFIG = "config"
@@ -194,13 +260,11 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
     app.callback()(_version_option)
-    group = typer.Typer(rich_markup_mode=None, invoke_without_command=True)
-    group.callback(invoke_without_command=True, help=DEMO.help())(DEMO.run)
-    group.command(PLAY.name, help=PLAY.help(), short_help=PLAY.summary())(PLAY.run)
-    app.add_typer(group, name=DEMO.name, short_help=DEMO.summary())
+    for item in (DEMO, *ENTRIES):
+        _add(app, item)
     questions = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
     for item in CONFIG_ENTRIES:
-        questions.command(item.name, help=item.help(), short_help=item.summary())(item.run)
+        _add(questions, item)
     app.add_typer(
         questions,
         name=CONFIG,
@@ -208,11 +272,21 @@ def build() -> typer.Typer:
     )
     keeping = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
     for item in STORE_ENTRIES:
-        keeping.command(item.name, help=item.help(), short_help=item.summary())(item.run)
+        _add(keeping, item)
     app.add_typer(keeping, name=STORE, help="Back up, restore and check what the coordinator keeps.")
-    for item in ENTRIES:
-        app.command(item.name, help=item.help(), short_help=item.summary(), hidden=item.hidden)(item.run)
     return app
+
+
+def _add(app: typer.Typer, item: Entry) -> None:
+    """Put a command, and those below it, into the tree."""
+    if not item.children:
+        app.command(item.name, help=item.help(), short_help=item.summary(), hidden=item.hidden)(item.run)
+        return
+    group = typer.Typer(rich_markup_mode=None, invoke_without_command=True)
+    group.callback(invoke_without_command=True, help=item.help())(item.run)
+    for child in item.children:
+        _add(group, child)
+    app.add_typer(group, name=item.name, short_help=item.summary())
 
 
 def _print_version(wanted: bool) -> None:

@@ -181,7 +181,7 @@ def nodes_table(page: Page, rows: Sequence[NodeRow], now: float) -> Page:
             (
                 Cell(row.id, "bold"),
                 row.host_name,
-                state(row.status),
+                state(row.status if row.excluded_until is None else "excluded"),
                 right(str(row.slots)),
                 right(str(row.busy)),
                 right(units.count(row.cpu_count)),

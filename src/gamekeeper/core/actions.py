@@ -17,10 +17,11 @@ class SubmitJob:
 
 @dataclass(frozen=True, slots=True)
 class CancelJob:
-    """Cancel a job; if it runs, its agent is told to stop it."""
+    """Cancel a job; if it runs, its agent is told to stop it. With `if_ready`, only while it has not started."""
 
     job_id: int
     reason: str
+    if_ready: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +44,15 @@ class ParkJob:
 
 @dataclass(frozen=True, slots=True)
 class ExcludeNode:
-    """Grant nothing to a node until `until` (seconds since the epoch)."""
+    """Grant nothing to a node until `until` (seconds since the epoch).
+
+    `blameless`: attempts that failed there and are not to be charged to their jobs.
+    """
 
     node_id: str
     cause: str
     until: float
+    blameless: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

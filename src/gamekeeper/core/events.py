@@ -13,28 +13,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from json.encoder import encode_basestring_ascii
 from operator import attrgetter
-from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from gamekeeper.core.control_events import CONTROL_EVENTS
 from gamekeeper.core.errors import UsageError
+from gamekeeper.core.event import Event
 from gamekeeper.core.jobs import FINAL_JOBS
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One fact. Subclasses set `name`, `version` and `about`: {subject kind: the field that holds its id}.
-
-    `added`: {version: {field that came with it: what it is in an event of an earlier version}}.
-    """
-
-    name: ClassVar[str] = ""
-    version: ClassVar[int] = 1
-    about: ClassVar[Mapping[str, str]] = {}
-    added: ClassVar[Mapping[int, Mapping[str, object]]] = {}
-
-    def subjects(self) -> tuple[str, ...]:
-        """The things this event is about, as "kind/id"."""
-        named = ((kind, getattr(self, field)) for kind, field in self.about.items())
-        return tuple(f"{kind}/{value}" for kind, value in named if value not in (None, ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +246,7 @@ class StopRequested(Event):
     reason: str
 
 
-EVENT_TYPES: Mapping[str, type[Event]] = {cls.name: cls for cls in Event.__subclasses__()}
+EVENT_TYPES: Mapping[str, type[Event]] = {cls.name: cls for cls in (*Event.__subclasses__(), *CONTROL_EVENTS)}
 
 
 def encode(event: Event) -> dict[str, object]:

@@ -60,6 +60,14 @@ class Tally:
     last_cycle_at: float | None = None
 
 
+def pause_after(tally: Tally, error: Exception) -> float:
+    """Count a failed cycle; the seconds to wait before the next, more with every failure in a row."""
+    tally.failures += 1
+    tally.failures_in_row += 1
+    tally.last_error = f"{type(error).__name__}: {error}"[:500]
+    return min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2.0 ** min(tally.failures_in_row - 1, 16))
+
+
 class Cyclic(Protocol):
     """What supervision needs of a daemon."""
 
@@ -103,10 +111,7 @@ class Daemon(Generic[View]):
 
     def note_failure(self, error: Exception) -> float:
         """Count a failed cycle; returns the seconds to wait before the next."""
-        self.tally.failures += 1
-        self.tally.failures_in_row += 1
-        self.tally.last_error = f"{type(error).__name__}: {error}"[:500]
-        return min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2.0 ** min(self.tally.failures_in_row - 1, 16))
+        return pause_after(self.tally, error)
 
     async def sleep(self, clock: Clock) -> None:
         """Wait for a hint or the timer."""

@@ -13,19 +13,32 @@ from gamekeeper.core.actions import (
     Action,
     CancelJob,
     EndAttempt,
+    ExcludeNode,
     GrantJob,
     MarkNodeLost,
     MoveChampion,
+    ParkJob,
     RejectCandidate,
     SubmitJob,
 )
 from gamekeeper.core.decisions import Decision
 from gamekeeper.core.errors import Busy, NotFound, Refused, StaleToken, UsageError
 from gamekeeper.runtime.telemetry import logger
-from gamekeeper.store import decisions, inventory, job_queue, leases, registry
+from gamekeeper.store import (
+    decisions,
+    exclusions,
+    failures,
+    inventory,
+    job_control,
+    job_queue,
+    leases,
+    registry,
+    submission,
+)
 from gamekeeper.store.decisions import Outcome as Applied
 from gamekeeper.store.engine import Store
 from gamekeeper.store.session import Writing
+from gamekeeper.store.submission import ANY_TERMS, OverQuota, Terms
 
 
 class RoleLost(Busy):
@@ -53,11 +66,18 @@ class Outcome:
 
 
 class Executor:
-    """Applies decisions for the holder of a role."""
+    """Applies decisions for the holder of a role.
 
-    def __init__(self, store: Store, role: str) -> None:
+    `terms`: on which jobs are taken. `decisions_kept`: how many decisions of each policy are kept.
+    """
+
+    def __init__(
+        self, store: Store, role: str, *, terms: Terms = ANY_TERMS, decisions_kept: int = decisions.KEPT
+    ) -> None:
         self._store = store
         self._role = role
+        self._terms = terms
+        self._kept = decisions_kept
         self._log = logger("executor")
 
     async def run(self, decision: Decision, epoch: int) -> list[Outcome]:
@@ -79,74 +99,100 @@ class Executor:
 
     def _apply_all(self, w: Writing, decision: Decision, epoch: int) -> list[Outcome]:
         check_role(w, self._role, epoch)
-        decision_id = decisions.record(w, decision, epoch)
-        outcomes = [_outcome(w, action, decision_id) for action in decision.actions]
+        decision_id = decisions.record(w, decision, epoch, keep=self._kept)
+        applying = _Applying(w, decision.policy, decision_id, self._terms)
+        outcomes = [_outcome(applying, action) for action in decision.actions]
         if decision_id is not None:
             for ordinal, outcome in enumerate(outcomes):
                 decisions.set_outcome(w, decision_id, ordinal, outcome.result, outcome.detail)
         return outcomes
 
 
-def _outcome(w: Writing, action: Action, decision_id: int | None) -> Outcome:
+@dataclass(frozen=True, slots=True)
+class _Applying:
+    """What the effects of one decision share."""
+
+    w: Writing
+    policy: str
+    decision_id: int | None
+    terms: Terms
+
+
+def _outcome(here: _Applying, action: Action) -> Outcome:
     """Apply one action in a savepoint of its own, so that a failed one leaves nothing behind."""
     try:
-        with w.savepoint():
-            return Outcome(action, Applied.APPLIED, _APPLY[type(action)](w, action, decision_id))
+        with here.w.savepoint():
+            return Outcome(action, Applied.APPLIED, _APPLY[type(action)](here, action))
     except (Refused, NotFound) as error:
         return Outcome(action, Applied.OVERTAKEN, error.message)
-    except UsageError as error:
+    except (UsageError, OverQuota) as error:
         return Outcome(action, Applied.REFUSED, error.message)
 
 
-def _submit(w: Writing, action: Action, _decision_id: int | None) -> str:
+def _submit(here: _Applying, action: Action) -> str:
     assert isinstance(action, SubmitJob)  # noqa: S101 - dispatched by type
-    job_id, created = job_queue.submit(w, action.spec)
+    job_id, created = submission.submit(here.w, action.spec, here.terms)
     return f"job/{job_id}" if created else f"job/{job_id} has that key already"
 
 
-def _cancel(w: Writing, action: Action, _decision_id: int | None) -> str:
+def _cancel(here: _Applying, action: Action) -> str:
     assert isinstance(action, CancelJob)  # noqa: S101 - dispatched by type
-    return str(job_queue.cancel(w, action.job_id, action.reason))
+    return str(job_control.cancel(here.w, action.job_id, action.reason, if_ready=action.if_ready))
 
 
-def _grant(w: Writing, action: Action, _decision_id: int | None) -> str:
+def _grant(here: _Applying, action: Action) -> str:
     assert isinstance(action, GrantJob)  # noqa: S101 - dispatched by type
-    attempt = job_queue.grant(w, action.job_id, action.node_id, action.incarnation)
+    attempt = job_queue.grant(here.w, action.job_id, action.node_id, action.incarnation)
     return f"attempt/{attempt.id}"
 
 
-def _end(w: Writing, action: Action, _decision_id: int | None) -> str:
+def _park(here: _Applying, action: Action) -> str:
+    assert isinstance(action, ParkJob)  # noqa: S101 - dispatched by type
+    job_control.park(here.w, action.job_id, action.reason)
+    return "job dead"
+
+
+def _exclude(here: _Applying, action: Action) -> str:
+    assert isinstance(action, ExcludeNode)  # noqa: S101 - dispatched by type
+    exclusions.exclude(here.w, action.node_id, action.cause, here.policy, action.until)
+    forgiven = failures.forgive(here.w, action.node_id, action.blameless)
+    return f"{forgiven} attempts forgiven"
+
+
+def _end(here: _Applying, action: Action) -> str:
     assert isinstance(action, EndAttempt)  # noqa: S101 - dispatched by type
-    ended = job_queue.end_from_here(w, action.attempt_id, action.token, action.reason, action.detail)
+    ended = job_queue.end_from_here(here.w, action.attempt_id, action.token, action.reason, action.detail)
     return f"job {ended.job_state}"
 
 
-def _node_lost(w: Writing, action: Action, _decision_id: int | None) -> str:
+def _node_lost(here: _Applying, action: Action) -> str:
     assert isinstance(action, MarkNodeLost)  # noqa: S101 - dispatched by type
-    inventory.mark_lost(w, action.node_id)
+    inventory.mark_lost(here.w, action.node_id)
     return ""
 
 
-def _move(w: Writing, action: Action, decision_id: int | None) -> str:
+def _move(here: _Applying, action: Action) -> str:
     assert isinstance(action, MoveChampion)  # noqa: S101 - dispatched by type
-    if decision_id is None:
+    if here.decision_id is None:
         raise Refused("a champion moves only by a recorded decision")
-    champion = registry.move_champion(w, action.line, action.model_id, action.expected, decision_id)
+    champion = registry.move_champion(here.w, action.line, action.model_id, action.expected, here.decision_id)
     return f"generation {champion.generation}"
 
 
-def _reject(w: Writing, action: Action, decision_id: int | None) -> str:
+def _reject(here: _Applying, action: Action) -> str:
     assert isinstance(action, RejectCandidate)  # noqa: S101 - dispatched by type
-    if decision_id is None:
+    if here.decision_id is None:
         raise Refused("a candidate is closed only by a recorded decision")
-    registry.reject(w, action.model_id, action.reason, decision_id)
+    registry.reject(here.w, action.model_id, action.reason, here.decision_id)
     return action.reason
 
 
-_APPLY: dict[type[object], Callable[[Writing, Action, int | None], str]] = {
+_APPLY: dict[type[object], Callable[[_Applying, Action], str]] = {
     SubmitJob: _submit,
     CancelJob: _cancel,
     GrantJob: _grant,
+    ParkJob: _park,
+    ExcludeNode: _exclude,
     EndAttempt: _end,
     MarkNodeLost: _node_lost,
     MoveChampion: _move,

@@ -13,7 +13,7 @@ from gamekeeper import __version__
 from gamekeeper.core.clock import unseeded
 from gamekeeper.core.errors import GamekeeperError, UsageError
 from gamekeeper.protocol import ErrorBody
-from gamekeeper.server import agent_routes, people_routes
+from gamekeeper.server import agent_routes, control_routes, people_routes
 from gamekeeper.server.admission import Admission
 from gamekeeper.server.coordinator import Coordinator
 from gamekeeper.server.direct import Direct
@@ -54,6 +54,7 @@ def _framework(coordinator: Coordinator) -> FastAPI:
     app.state.coordinator = coordinator
     app.include_router(agent_routes.router)
     app.include_router(people_routes.router)
+    app.include_router(control_routes.router)
     app.add_exception_handler(GamekeeperError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http_error)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from gamekeeper.core.errors import Corrupt
 from gamekeeper.core.jobs import AttemptState, Job
 from gamekeeper.core.matches import PairResult, Purpose
+from gamekeeper.core.receipts import BUILT_IN_KINDS, JobKind
 from gamekeeper.protocol import Finish, Finished
 from gamekeeper.server.judging import Case, Judgement, RefusedFile, judge
 from gamekeeper.store import artifacts, attempts, job_queue, matches, registry
@@ -15,8 +16,13 @@ from gamekeeper.store.session import Writing
 Receipt = Mapping[str, object]
 
 
-def judged(w: Writing, attempt_id: int, message: Finish) -> tuple[Job, Judgement]:
-    """The attempt's job, and how it ended in the light of what it handed in. Raises `NotFound`."""
+def judged(
+    w: Writing, attempt_id: int, message: Finish, kinds: Mapping[str, JobKind] = BUILT_IN_KINDS
+) -> tuple[Job, Judgement]:
+    """The attempt's job, and how it ended in the light of what it handed in. Raises `NotFound`.
+
+    `kinds`: the receipt that each known kind of job must hand in.
+    """
     attempt = job_queue.attempt(w, attempt_id)
     job = job_queue.get(w, attempt.job_id)
     judgement = judge(
@@ -32,14 +38,17 @@ def judged(w: Writing, attempt_id: int, message: Finish) -> tuple[Job, Judgement
             ],
             known_model=_known_model(w, job, message.receipt),
             cancelled=bool(attempts.row_of(w, attempt_id)["cancel_requested"]),
+            kinds=kinds,
         )
     )
     return job, judgement
 
 
-def finish(w: Writing, attempt_id: int, message: Finish) -> Finished:
+def finish(
+    w: Writing, attempt_id: int, message: Finish, kinds: Mapping[str, JobKind] = BUILT_IN_KINDS
+) -> Finished:
     """Judge and end an attempt; book its model or its matches once, and only when it succeeded."""
-    job, judgement = judged(w, attempt_id, message)
+    job, judgement = judged(w, attempt_id, message, kinds)
     ended = job_queue.finish(
         w,
         attempt_id,

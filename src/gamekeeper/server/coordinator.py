@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from gamekeeper.core.errors import StaleToken, UsageError
-from gamekeeper.core.jobs import Attempt, EndReason, ProcessIdentity
+from gamekeeper.core.jobs import Attempt, AttemptState, EndReason, ProcessIdentity
 from gamekeeper.core.requirements import Capacity, Gpu
 from gamekeeper.daemons import looks
 from gamekeeper.policy.continuous_loop import Phase
@@ -50,6 +50,8 @@ from gamekeeper.store.session import Reading, Writing
 
 Caller = str | Shown
 """An enrolled node: its verified id, or a credential to be verified in the transaction that serves the call."""
+
+_FAILED = frozenset({AttemptState.FAILED, AttemptState.HOLLOW})
 
 
 class Coordinator:
@@ -203,6 +205,8 @@ class Coordinator:
             await self.forget_uploads([(one.attempt, one.token) for one in message.finished])
             for hint in (self.desk.hints.pipeline, self.desk.hints.promotion, self.desk.hints.distribution):
                 hint.signal()
+            if any(one.state in _FAILED for one in reply.finished):
+                self.desk.hints.parking.signal()
         if reply.grants or reply.draining or not (message.slots and message.wait_s):
             return reply
         claim = Claim(
@@ -224,7 +228,9 @@ class Coordinator:
 
     def _take_steps(self, w: Writing, said: Sequence[stepping.Said]) -> list[stepping.Taken]:
         settings = self.desk.settings
-        return stepping.take(w, said, settings.timings.lease_s, settings.hash, self.matching())
+        return stepping.take(
+            w, said, settings.timings.lease_s, settings.hash, self.matching(), kinds=settings.kinds
+        )
 
     async def started(self, node_id: str, attempt_id: int, message: Started) -> None:
         """Take down the identity of an attempt's process."""
@@ -241,12 +247,14 @@ class Coordinator:
 
         def change(w: Writing) -> Finished:
             stepping.check_attempt(w, node_id, attempt_id, message.token)
-            return booking.finish(w, attempt_id, message)
+            return booking.finish(w, attempt_id, message, self.desk.settings.kinds)
 
         answer = await self.desk.write(change)
         await self.forget_uploads([(attempt_id, message.token)])
         for hint in (self.desk.hints.pipeline, self.desk.hints.promotion, self.desk.hints.distribution):
             hint.signal()
+        if answer.state in _FAILED:
+            self.desk.hints.parking.signal()
         return answer
 
     async def forget_uploads(self, over: Sequence[tuple[int, int]]) -> None:

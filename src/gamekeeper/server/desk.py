@@ -17,6 +17,7 @@ from gamekeeper.runtime.executor import RoleLost, check_role
 from gamekeeper.settings import Settings
 from gamekeeper.store.engine import Store
 from gamekeeper.store.session import Reading, Writing
+from gamekeeper.store.submission import Quotas, Terms
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -83,6 +84,8 @@ class Hints:
     distribution: Hint = field(default_factory=Hint)
     pipeline: Hint = field(default_factory=Hint)
     promotion: Hint = field(default_factory=Hint)
+    parking: Hint = field(default_factory=Hint)
+    bulk: Hint = field(default_factory=Hint)
 
 
 @dataclass(slots=True)
@@ -98,6 +101,13 @@ class Desk:
     hints: Hints = field(default_factory=Hints)
     role_lost: anyio.Event = field(default_factory=anyio.Event)
     _joints: dict[Any, Callable[[Writing, Sequence[Any]], Sequence[Any]]] = field(default_factory=dict)
+
+    @property
+    def terms(self) -> Terms:
+        """On which terms jobs are taken: the kinds that are known, and how many may wait."""
+        bounds = self.settings.admission
+        quotas = Quotas(bounds.max_ready_per_producer, bounds.max_ready_per_kind, bounds.max_ready_in_all)
+        return Terms(self.settings.kinds, quotas)
 
     async def read(self, look: Callable[[Reading], T]) -> T:
         """Run `look` on one snapshot of the store."""

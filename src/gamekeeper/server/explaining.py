@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from gamekeeper.core.errors import NotFound, UsageError
 from gamekeeper.core.jobs import FINAL_JOBS, Job, JobState
@@ -13,7 +13,19 @@ from gamekeeper.inspection import EventRow, VerdictRow, Why
 from gamekeeper.server import status
 from gamekeeper.server.rows import attempt_row, elo_of, event_row, json_object, verdict_row
 from gamekeeper.settings import Settings
-from gamekeeper.store import artifacts, decisions, event_log, inventory, job_queue, leases, matches, registry
+from gamekeeper.store import (
+    artifacts,
+    decisions,
+    event_log,
+    exclusions,
+    inventory,
+    job_control,
+    job_queue,
+    leases,
+    matches,
+    needs,
+    registry,
+)
 from gamekeeper.store.decisions import StoredVerdict
 from gamekeeper.store.session import Reading
 
@@ -60,6 +72,16 @@ def _job(r: Reading, job_id: int) -> Why:
         "wanted": spec.wanted,
         "command": list(spec.command),
     }
+    unmet = [need.job_id for need, met, _ in needs.needs_of(r, job_id) if not met]
+    following = job_control.successor(r, job_id)
+    facts = dict(facts) | {
+        name: value
+        for name, value in (
+            ("requirements", spec.requirements.to_map()), ("waits for", [f"job {one}" for one in unmet]),
+            ("deadline", spec.deadline), ("retry of", job.retry_of), ("retried as", following),
+        )
+        if value
+    }  # fmt: skip
     refused = [
         f"{one.name}: {one.problem}: {one.detail}"
         for each in tries
@@ -67,9 +89,10 @@ def _job(r: Reading, job_id: int) -> Why:
     ]
     last = tries[-1] if tries else None
     detail = last.detail if last is not None and last.ended_at is not None else ""
+    said = _job_headline(job, detail, current, unmet)
     return Why(
         subject=f"job/{job_id}",
-        headline=f"job {job_id} {spec.kind} of {spec.line} is {job.state}: {_job_headline(job, detail, current)}",
+        headline=f"job {job_id} {spec.kind} of {spec.line} is {job.state}: {said}",
         facts=json_object(dict(facts) | ({"refused files": refused} if refused else {})),
         verdicts=(_verdicts(r, place) if waits else []) + _verdicts(r, f"job/{job_id}"),
         attempts=[attempt_row(one) for one in tries],
@@ -78,9 +101,14 @@ def _job(r: Reading, job_id: int) -> Why:
     )
 
 
-def _job_headline(job: Job, detail: str, current: list[StoredVerdict]) -> str:
+def _job_headline(job: Job, detail: str, current: list[StoredVerdict], waits: Sequence[int]) -> str:
     if job.state in FINAL_JOBS:
         return ", ".join(word for word in (job.reason, detail) if word)
+    if job.state is JobState.HELD:
+        return job.reason or "a person holds it back"
+    if job.state is JobState.WAITING:
+        named = ", ".join(f"job {one}" for one in waits[:3])
+        return f"it waits for {named}" + (f" and {len(waits) - 3} more" if len(waits) > 3 else "")
     if job.state is JobState.RUNNING:
         return "an agent works on it"
     if current:
@@ -167,11 +195,19 @@ def _node(r: Reading, node_id: str) -> Why:
         "free disk": seen.disk_free_bytes if seen else None,
         "load": seen.load if seen else None,
     }
+    history = exclusions.of(r, node_id)
+    excluded = [one for one in history if one.lifted_at is None and one.until > r.now]
+    if excluded:
+        facts["excluded"] = (
+            f"for {excluded[0].until - r.now:.0f} s more: {excluded[0].cause} ({excluded[0].author})"
+        )
+    if history:
+        facts["exclusions"] = len(history)
     current = decisions.current(r, f"node/{node_id}")
     said = f": {current[0].verdict.sentence}" if current else ""
     return Why(
         subject=f"node/{node_id}",
-        headline=f"node {node_id} ({node.host_name}) is {node.status}{said}",
+        headline=f"node {node_id} ({node.host_name}) is {node.status}{', excluded' if excluded else ''}{said}",
         facts=json_object(facts),
         verdicts=_verdicts(r, f"node/{node_id}"),
         attempts=[attempt_row(one) for one in job_queue.live_attempts(r) if one.node_id == node_id],

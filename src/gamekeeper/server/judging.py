@@ -7,11 +7,11 @@ handed in by this very attempt and accepted, and its counts are those of the fil
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gamekeeper.core.artifacts import Artifact, ArtifactKind
 from gamekeeper.core.jobs import END_STATES, AttemptState, EndReason, JobSpec
-from gamekeeper.core.receipts import BUILT_IN_KINDS, Proof, examine
+from gamekeeper.core.receipts import BUILT_IN_KINDS, JobKind, Proof, examine
 
 MAX_DETAIL = 2000
 _OVERRIDDEN_BY_REFUSAL = frozenset(
@@ -42,7 +42,7 @@ class Case:
     """All that is looked at: the agent's finding, the receipt, and what the attempt handed in.
 
     `known_model`: the line has a model of the receipt's hash already, from another job. `cancelled`: the job is
-    to end cancelled, so nothing of it is booked.
+    to end cancelled, so nothing of it is booked. `kinds`: the kinds of jobs that are known.
     """
 
     spec: JobSpec
@@ -54,6 +54,7 @@ class Case:
     refused: Sequence[RefusedFile] = ()
     known_model: bool = False
     cancelled: bool = False
+    kinds: Mapping[str, JobKind] = field(default_factory=lambda: BUILT_IN_KINDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ def _of_receipt(case: Case) -> Judgement | None:
     """What speaks against success; `None` when nothing does."""
     if case.exit_code not in (0, None):
         return _ended(EndReason.OWN_ERROR, f"exit code {case.exit_code}. {case.detail}".strip())
-    kind = BUILT_IN_KINDS.get(case.spec.kind)
+    kind = case.kinds.get(case.spec.kind)
     if kind is None:
         return _ended(EndReason.OWN_ERROR, f"jobs of kind {case.spec.kind!r} are not known here")
     if case.receipt is None:

@@ -5,9 +5,20 @@ from __future__ import annotations
 from gamekeeper.core.jobs import FINAL_JOBS, JobState
 from gamekeeper.core.nodes import Node
 from gamekeeper.core.receipts import BUILT_IN_KINDS
-from gamekeeper.inspection import EventRow, JobRow, ModelRow, NodeRow
-from gamekeeper.server.rows import event_row
-from gamekeeper.store import decisions, event_log, inventory, job_queue, leases, registry
+from gamekeeper.inspection import EventRow, JobDetail, JobRow, ModelRow, NeedRow, NodeRow
+from gamekeeper.server.rows import attempt_row, event_row, json_object
+from gamekeeper.store import (
+    decisions,
+    event_log,
+    exclusions,
+    inventory,
+    job_control,
+    job_queue,
+    leases,
+    needs,
+    registry,
+)
+from gamekeeper.store.exclusions import Exclusion
 from gamekeeper.store.job_queue import JobLine
 from gamekeeper.store.session import Reading
 
@@ -42,6 +53,38 @@ def job_row(r: Reading, known: JobLine) -> JobRow:
     )
 
 
+def job_detail(r: Reading, job_id: int) -> JobDetail:
+    """All that is known of one job. Raises `NotFound`."""
+    known = job_queue.line_of(r, job_id)
+    spec = known.job.spec
+    return JobDetail(
+        job=job_row(r, known),
+        command=list(spec.command),
+        parameters=json_object(spec.parameters),
+        wanted=json_object(spec.wanted),
+        inputs={role: list(hashes) for role, hashes in spec.inputs.items()},
+        requirements=json_object(spec.requirements.to_map()),
+        key=spec.key,
+        producer=spec.producer,
+        seed=spec.seed,
+        share=spec.share,
+        grace_s=spec.grace_s,
+        time_limit_s=spec.time_limit_s,
+        failures_allowed=spec.failures_allowed,
+        losses_allowed=spec.losses_allowed,
+        not_before=known.job.not_before,
+        deadline=spec.deadline,
+        retry_of=known.job.retry_of,
+        successor=job_control.successor(r, job_id),
+        needs=[
+            NeedRow(job=need.job_id, rule=need.rule, met=met, state=state)
+            for need, met, state in needs.needs_of(r, job_id)
+        ],
+        needed_by=needs.needed_by(r, job_id),
+        attempts=[attempt_row(one) for one in job_queue.attempts_of(r, job_id)],
+    )
+
+
 def _why(r: Reading, known: JobLine) -> str:
     """The reason code of a job's state."""
     job, attempt = known.job, known.attempt
@@ -58,8 +101,9 @@ def _why(r: Reading, known: JobLine) -> str:
 def nodes(r: Reading, settings_hash: str) -> list[NodeRow]:
     """All machines. `settings_hash` is that of the coordinator's settings."""
     busy = {state.lease.node_id: state.busy for state in leases.agents(r)}
+    excluded = exclusions.current(r)
     reported = inventory.settings_hashes(r)
-    rows = [node_row(node, busy.get(node.id, 0)) for node in inventory.nodes(r)]
+    rows = [node_row(node, busy.get(node.id, 0), excluded.get(node.id)) for node in inventory.nodes(r)]
     return [_with_settings(row, reported.get(row.id), settings_hash) for row in rows]
 
 
@@ -68,7 +112,7 @@ def _with_settings(row: NodeRow, reported: str | None, in_force: str) -> NodeRow
     return row.model_copy(update={"settings_hash": reported, "other_settings": other})
 
 
-def node_row(node: Node, busy: int) -> NodeRow:
+def node_row(node: Node, busy: int, excluded: Exclusion | None = None) -> NodeRow:
     """One machine."""
     seen = node.observation
     return NodeRow(
@@ -82,6 +126,8 @@ def node_row(node: Node, busy: int) -> NodeRow:
         memory_bytes=seen.memory_bytes if seen else None,
         disk_free_bytes=seen.disk_free_bytes if seen else None,
         load=seen.load if seen else None,
+        excluded_until=excluded.until if excluded else None,
+        excluded_for=f"{excluded.cause} ({excluded.author})" if excluded else "",
     )
 
 

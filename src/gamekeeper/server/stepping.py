@@ -6,7 +6,7 @@ its attempt's token, the rest under the incarnation that holds the node.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -14,6 +14,7 @@ from gamekeeper.core.actions import GrantJob
 from gamekeeper.core.errors import GamekeeperError, NotAllowed, NotFound, Refused, StaleToken
 from gamekeeper.core.jobs import AttemptState, EndReason, Job
 from gamekeeper.core.nodes import Observation
+from gamekeeper.core.receipts import BUILT_IN_KINDS, JobKind
 from gamekeeper.daemons import looks
 from gamekeeper.protocol import FinishedOne, FinishOne, Grant, Observed, Stepped
 from gamekeeper.protocol import Step as Message
@@ -73,7 +74,15 @@ class Later:
         """Nothing was granted."""
 
 
-def take(w: Writing, said: Sequence[Said], lease_s: float, settings_hash: str, match: Match) -> list[Taken]:
+def take(
+    w: Writing,
+    said: Sequence[Said],
+    lease_s: float,
+    settings_hash: str,
+    match: Match,
+    *,
+    kinds: Mapping[str, JobKind] = BUILT_IN_KINDS,
+) -> list[Taken]:
     """Take the steps of many agents in one transaction: an answer for each, in order.
 
     A step under an incarnation that is not its node's current one is refused whole. Raises what the store raises.
@@ -93,7 +102,7 @@ def take(w: Writing, said: Sequence[Said], lease_s: float, settings_hash: str, m
             continue
         if holder is None or holder.incarnation != message.incarnation:
             continue
-        judged[place] = mine = _judge_all(w, one)
+        judged[place] = mine = _judge_all(w, one, kinds)
         steps.append(
             step.Step(
                 incarnation=message.incarnation,
@@ -152,7 +161,7 @@ def check_attempt(r: Reading, node_id: str, attempt_id: int, token: int) -> None
         raise StaleToken(f"attempt {attempt_id} was not granted under token {token}")
 
 
-def _judge_all(w: Writing, one: Said) -> _Judged:
+def _judge_all(w: Writing, one: Said, kinds: Mapping[str, JobKind]) -> _Judged:
     mine = _Judged()
     for end in one.message.finished:
         try:
@@ -160,7 +169,7 @@ def _judge_all(w: Writing, one: Said) -> _Judged:
         except (Refused, NotFound, NotAllowed) as error:
             mine.stale[end.attempt] = _stale(end.attempt, error)
             continue
-        job, judgement = booking.judged(w, end.attempt, end)
+        job, judgement = booking.judged(w, end.attempt, end, kinds)
         mine.jobs[end.attempt], mine.receipts[end.attempt] = job, end.receipt
         receipt = end.receipt if isinstance(end.receipt, dict) else None
         mine.finishes.append(

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from gamekeeper.core.errors import NotFound, StaleToken
 from gamekeeper.core.jobs import Attempt, AttemptState, EndReason, Job, JobSpec, JobState
 from gamekeeper.core.requirements import GpuShare, Requirements
-from gamekeeper.store.encoding import from_json, object_of, to_json
-from gamekeeper.store.schema import job_classes, job_counts
+from gamekeeper.store.encoding import from_json, object_of
 from gamekeeper.store.session import Reading, Row, Writing
-from gamekeeper.store.statements import Value, adding, sql
+from gamekeeper.store.statements import sql
 
 BACKOFF_FIRST_S = 1.0
 BACKOFF_LONGEST_S = 60.0
@@ -21,17 +20,6 @@ _BY_ID = sql(
     " FROM attempts a JOIN jobs j ON j.id = a.job_id WHERE a.id = :id"
 )
 _TOUCH = sql("UPDATE attempts SET seen_at = :now WHERE id = :id AND token = :token AND {live_attempt}")
-_MOVE_COUNT = sql(
-    "UPDATE job_counts SET n = n + CASE state WHEN :following THEN 1 ELSE -1 END"
-    " WHERE class_id = :class_id AND state IN (:current, :following)"
-)
-_FIRST_COUNT = sql("UPDATE job_counts SET n = n + :n WHERE class_id = :class_id AND state = :state")
-_CLASS = sql(
-    "SELECT id FROM job_classes WHERE line = :line AND kind = :kind AND purpose = :purpose"
-    " AND producer = :producer AND share = :share AND requirements = :requirements"
-)
-_ADD_CLASS = adding(job_classes, returning="id")
-_NEW_COUNT = adding(job_counts)
 
 
 def job_of(row: Row) -> Job:
@@ -102,30 +90,6 @@ def backoff(w: Writing, times: int) -> float:
     """Seconds to wait after the `times`-th failure: full jitter below a limit that doubles up to the longest."""
     limit = min(BACKOFF_LONGEST_S, BACKOFF_FIRST_S * 2.0 ** min(times, 30))
     return w.rng.uniform(0.0, limit)
-
-
-def class_of(w: Writing, spec: JobSpec) -> int:
-    """The id of the class that a job of this specification belongs to, made when it is the first of its kind."""
-    alike: dict[str, Value] = {
-        "line": spec.line, "kind": spec.kind, "purpose": spec.purpose, "producer": spec.producer,
-        "share": spec.share, "requirements": to_json(spec.requirements.to_map()),
-    }  # fmt: skip
-    found = w.number(_CLASS, **alike)
-    if not found:
-        found = w.number(_ADD_CLASS, **alike, last_granted_at=None)
-        # All states at once, so that a move is one statement on two rows that exist.
-        w.run_many(_NEW_COUNT, [{"class_id": found, "state": each, "n": 0} for each in JobState])
-    return found
-
-
-def count_new(w: Writing, class_id: int, state: JobState, n: int = 1) -> None:
-    """Count jobs of a class that were just stored in `state`."""
-    w.run(_FIRST_COUNT, class_id=class_id, state=state, n=n)
-
-
-def count_moved(w: Writing, row: Row, current: JobState, following: JobState) -> None:
-    """Count a job's change of state; `row` holds its class."""
-    w.run(_MOVE_COUNT, class_id=row["class_id"], current=current, following=following)
 
 
 def _list(encoded: str) -> list[object]:

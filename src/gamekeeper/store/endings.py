@@ -15,6 +15,7 @@ from gamekeeper.core.jobs import (
     EndReason,
     JobState,
 )
+from gamekeeper.store import needs
 from gamekeeper.store.attempts import backoff, stale
 from gamekeeper.store.counters import Tally
 from gamekeeper.store.encoding import sentence, to_json
@@ -92,6 +93,7 @@ def end_many(
 
 def jobs_over(w: Writing, over: Sequence[tuple[int, JobState]]) -> None:
     """What follows when jobs reach a final state: called once for all that do so together."""
+    needs.settle(w, over)
 
 
 class _Work:

@@ -93,6 +93,8 @@ RULES = (
         "SELECT line, kind, state, n, 0 AS found FROM attempt_counts"
         " UNION ALL SELECT j.line, j.kind, a.state, 0, count(*) FROM attempts a JOIN jobs j ON j.id = a.job_id"
         " WHERE NOT a.{live_attempt} GROUP BY j.line, j.kind, a.state"
+        " UNION ALL SELECT line, kind, state, 0, sum(n) FROM removed_counts WHERE what = 'attempts'"
+        " GROUP BY line, kind, state"
         ") AS t GROUP BY line, kind, state HAVING sum(n) <> sum(found)",
     ),
     Rule(
@@ -100,7 +102,9 @@ RULES = (
         "SELECT node_id, sum(leased_s) AS leased_s, sum(process_s) AS process_s, sum(n) AS n FROM ("
         "SELECT node_id, leased_s, process_s, attempts AS n FROM slot_time"
         " UNION ALL SELECT node_id, -sum(ended_at - leased_at), -sum(process_s), -count(*) FROM attempts"
-        " WHERE NOT {live_attempt} GROUP BY node_id) AS t GROUP BY node_id"
+        " WHERE NOT {live_attempt} GROUP BY node_id"
+        " UNION ALL SELECT node_id, -sum(leased_s), -sum(process_s), -sum(n) FROM removed_counts"
+        " WHERE what = 'attempts' GROUP BY node_id) AS t GROUP BY node_id"
         " HAVING abs(sum(leased_s)) > 0.01 OR abs(sum(process_s)) > 0.01 OR sum(n) <> 0",
     ),
     Rule(

@@ -1,4 +1,4 @@
-"""Jobs and their attempts: submit, grant, start, finish, cancel. Every step is guarded by state and token."""
+"""Jobs and their attempts: grant, start, finish, list. Every step is guarded by state and token."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy import bindparam, or_, select
 
 from gamekeeper.core.actions import GrantJob
 from gamekeeper.core.errors import NotFound, StaleToken, UsageError
-from gamekeeper.core.events import AttemptStarted, JobEnded, JobSubmitted
+from gamekeeper.core.events import AttemptStarted
 from gamekeeper.core.jobs import (
     END_STATES,
     FINAL_JOBS,
@@ -18,25 +18,20 @@ from gamekeeper.core.jobs import (
     AttemptState,
     EndReason,
     Job,
-    JobSpec,
     JobState,
     ProcessIdentity,
-    check_job_transition,
 )
 from gamekeeper.core.requirements import GpuShare
 from gamekeeper.store import attempts as tries
+from gamekeeper.store import job_control, submission
 from gamekeeper.store.attempts import attempt_of, job_of
-from gamekeeper.store.encoding import sentence, to_json
+from gamekeeper.store.encoding import sentence
 from gamekeeper.store.endings import Ended, Finish, end_many
 from gamekeeper.store.granting import Granted, grant_many
 from gamekeeper.store.schema import jobs
 from gamekeeper.store.session import Reading, Row, Writing
-from gamekeeper.store.statements import Statement, adding, sql
+from gamekeeper.store.statements import Statement, sql
 
-_SEEDS = 2**63
-
-_BY_KEY = sql("SELECT id FROM jobs WHERE job_key = :key AND {keyed_job}")
-_ADD_JOB = adding(jobs, *(column.name for column in jobs.columns))
 _JOB = sql("SELECT * FROM jobs WHERE id = :id")
 _READY = sql(
     "SELECT * FROM jobs WHERE {ready_job} AND not_before <= :now ORDER BY not_before, id LIMIT :limit"
@@ -63,17 +58,15 @@ _START = sql(
     " seen_at = :now, boot_id = :boot_id, pid = :pid, start_ticks = :start_ticks"
     " WHERE id = :id AND token = :token AND started_at IS NULL AND {live_attempt}"
 )
-_CANCEL = sql(
-    "UPDATE jobs SET state = 'cancelled', reason = :reason, ended_at = :now"
-    " WHERE id = :id AND state IN ('waiting', 'ready')"
-)
-_ASK_CANCEL = sql(
-    "UPDATE jobs SET cancel_requested = 1, reason = :reason WHERE id = :id AND state = 'running'"
-)
 _COUNTS = sql(
     "SELECT c.line, c.kind, c.purpose, t.state, sum(t.n) AS n FROM job_counts t JOIN job_classes c ON c.id = t.class_id"
     " WHERE t.n > 0 GROUP BY c.line, c.kind, c.purpose, t.state ORDER BY c.line, c.kind, c.purpose, t.state"
 )
+
+
+submit = submission.submit
+submit_many = submission.submit_many
+cancel = job_control.cancel
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,36 +96,6 @@ class JobLine:
     job: Job
     attempt: Attempt | None
     cancel_requested: bool
-
-
-def submit(w: Writing, spec: JobSpec) -> tuple[int, bool]:
-    """Store a job, ready at once: (its id, True).
-
-    When a job with the same key is live or done: (that job's id, False). Raises `UsageError` for a specification that
-    cannot be stored.
-    """
-    if not spec.kind or not spec.line or not spec.command:
-        raise UsageError(f"a job needs a kind, a line and a command, not {spec!r:.200}")
-    if not -_SEEDS <= spec.seed < _SEEDS:
-        raise UsageError(f"seed {spec.seed} does not fit into 64 bits", remedy="use a smaller seed")
-    if spec.key is not None:
-        found = w.number(_BY_KEY, key=spec.key)
-        if found:
-            return found, False
-    class_id = tries.class_of(w, spec)
-    job_id = w.take("jobs", 1)
-    w.run(
-        _ADD_JOB, id=job_id, class_id=class_id, kind=spec.kind, line=spec.line, purpose=spec.purpose, job_key=spec.key,
-        state=JobState.READY, reason="", command=to_json(list(spec.command)), parameters=to_json(spec.parameters),
-        wanted=to_json(spec.wanted), inputs=to_json(spec.inputs), seed=spec.seed, grace_s=spec.grace_s,
-        time_limit_s=spec.time_limit_s, failures_allowed=spec.failures_allowed, losses_allowed=spec.losses_allowed,
-        failures=0, losses=0, created_at=w.now, not_before=max(w.now, spec.not_before), ended_at=None,
-        cancel_requested=0, requirements=to_json(spec.requirements.to_map()), share=spec.share, producer=spec.producer,
-        deadline=spec.deadline, unmet=0, retry_of=None,
-    )  # fmt: skip
-    tries.count_new(w, class_id, JobState.READY)
-    w.emit(JobSubmitted(job_id, spec.kind, spec.line, spec.purpose))
-    return job_id, True
 
 
 def get(r: Reading, job_id: int) -> Job:
@@ -279,26 +242,6 @@ def _ended(w: Writing, answer: Ended) -> FinishResult:
     return FinishResult(answer.answer, attempt(w, answer.attempt_id), answer.job_state)
 
 
-def cancel(w: Writing, job_id: int, reason: str) -> JobState:
-    """Cancel a job; the state it is in afterwards.
-
-    One that waits is cancelled at once. One that runs is marked: its agent is told at its next beat, and the job
-    ends cancelled unless its work is done by then. Cancelling a cancelled job changes nothing. Raises
-    `IllegalTransition` for a job that ended otherwise; `NotFound`.
-    """
-    row = _job_row(w, job_id)
-    state, words = JobState(row["state"]), sentence(reason)
-    if state is JobState.CANCELLED or (state is JobState.RUNNING and row["cancel_requested"]):
-        return state
-    check_job_transition(job_id, state, JobState.CANCELLED)
-    if w.run(_CANCEL, id=job_id, reason=words, now=w.now):
-        tries.count_moved(w, row, state, JobState.CANCELLED)
-        w.emit(JobEnded(job_id, row["line"], str(JobState.CANCELLED), words))
-        return JobState.CANCELLED
-    w.run(_ASK_CANCEL, id=job_id, reason=words)
-    return state
-
-
 def listing(
     r: Reading,
     *,
@@ -311,6 +254,11 @@ def listing(
     statement = _listing(tuple(sorted(states)), line is not None, kind is not None)
     found = r.rows(statement, line=line, kind=kind, limit=limit)
     return [_job_line(r, row) for row in found]
+
+
+def line_of(r: Reading, job_id: int) -> JobLine:
+    """A job with its newest attempt. Raises `NotFound`."""
+    return _job_line(r, _job_row(r, job_id))
 
 
 _LISTINGS: dict[tuple[tuple[JobState, ...], bool, bool], Statement] = {}

@@ -206,6 +206,7 @@ job_needs = _keyed(
     _one_of("rule", FailureRule), _flag("met"),
 )  # fmt: skip
 _partial("job_needs_unmet", "met = 0", job_needs.c.needs_id)
+Index("job_needs_by_needed", job_needs.c.needs_id)
 
 attempts = _table(
     "attempts",
@@ -260,6 +261,15 @@ slot_time = _keyed(
     "slot_time",
     _text("node_id", ForeignKey("nodes.id"), key=True), _time("first_leased_at"), _time("leased_s"), _time("process_s"),
     _int("attempts"),
+)  # fmt: skip
+
+# What jobs and attempts that are no longer kept had been counted for: totals ever are these and those that are kept.
+# Jobs stand under node "" with no time.
+removed_counts = _keyed(
+    "removed_counts",
+    _text("what", key=True), _text("line", key=True), _text("kind", key=True), _text("state", key=True),
+    _text("node_id", key=True), _int("n"), _time("leased_s"), _time("process_s"),
+    CheckConstraint("what IN ('attempts', 'jobs')", name="known_what"), CheckConstraint("n >= 0", name="n_counts"),
 )  # fmt: skip
 
 artifacts = _table(

@@ -11,11 +11,11 @@ from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.exc import DBAPIError
 
 from gamekeeper.core.errors import GamekeeperError
+from gamekeeper.core.event import Event
 from gamekeeper.core.events import (
     AgentConnected,
     AttemptEnded,
     CoordinatorStarted,
-    Event,
     JobEnded,
     JobSubmitted,
     as_json,

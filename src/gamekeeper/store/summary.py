@@ -13,6 +13,7 @@ from gamekeeper.store.session import Reading
 from gamekeeper.store.statements import sql
 
 _ATTEMPT_COUNTS = sql("SELECT state, sum(n) AS n FROM attempt_counts GROUP BY state")
+_REMOVED = sql("SELECT state, sum(n) AS n FROM removed_counts WHERE what = 'jobs' GROUP BY state")
 _LIVE_STATES = sql("SELECT state, count(*) AS n FROM attempts WHERE {live_attempt} GROUP BY state")
 _NODE_COUNTS = sql("SELECT status, count(*) AS n, sum(slots) AS slots FROM nodes GROUP BY status")
 _SLOT_TIME = sql("SELECT t.*, n.slots FROM slot_time t JOIN nodes n ON n.id = t.node_id ORDER BY t.node_id")
@@ -56,7 +57,9 @@ class SlotTime:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Jobs and attempts by state, nodes by status, slots of nodes that are up, live attempts."""
+    """Jobs and attempts by state, those that are no longer kept too; nodes by status, slots of nodes that are up, live
+    attempts.
+    """
 
     jobs: dict[str, int]
     attempts: dict[str, int]
@@ -114,6 +117,8 @@ def totals(r: Reading) -> Totals:
     jobs: dict[str, int] = {}
     for count in job_queue.counts(r):
         jobs[str(count.state)] = jobs.get(count.state, 0) + count.n
+    for row in r.rows(_REMOVED):
+        jobs[str(row["state"])] = jobs.get(row["state"], 0) + int(row["n"])
     attempts = {str(row["state"]): int(row["n"]) for row in r.rows(_ATTEMPT_COUNTS)}
     live = {str(row["state"]): int(row["n"]) for row in r.rows(_LIVE_STATES)}
     found = r.rows(_NODE_COUNTS)

@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gamekeeper.core import control_events
 from gamekeeper.core import events as events_module
 from gamekeeper.core.errors import UsageError
+from gamekeeper.core.event import Event
 from gamekeeper.core.events import (
     EVENT_TYPES,
     AgentConnected,
     ChampionMoved,
-    Event,
     ModelRegistered,
     as_json,
     decode,
@@ -83,7 +84,10 @@ def events(draw: st.DrawFn) -> Event:
         for field, hint in get_type_hints(cls).items()
         if field not in ("name", "version", "about", "added")
     }
-    values = {int: st.integers(), str: st.text(max_size=9), int | None: st.none() | st.integers()}
+    values = {
+        int: st.integers(), str: st.text(max_size=9), int | None: st.none() | st.integers(),
+        float: st.floats(allow_nan=False, allow_infinity=False),
+    }  # fmt: skip
     return cls(**{field: draw(values[hint]) for field, hint in hints.items()})
 
 
@@ -134,6 +138,9 @@ def test_the_base_event_is_no_event() -> None:
     """The abstract class must not be decodable."""
     assert Event not in EVENT_TYPES.values()
     declared = {
-        cls for cls in vars(events_module).values() if isinstance(cls, type) and issubclass(cls, Event)
+        cls
+        for module in (events_module, control_events)
+        for cls in vars(module).values()
+        if isinstance(cls, type) and issubclass(cls, Event)
     }
     assert set(EVENT_TYPES.values()) == declared - {Event}

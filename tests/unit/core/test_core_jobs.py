@@ -29,8 +29,9 @@ from gamekeeper.core.nodes import NODE_TRANSITIONS, NodeStatus
 
 # Written out once more, so that a slip in the table is seen.
 LEGAL_JOB_STEPS = {
-    ("waiting", "ready"), ("waiting", "cancelled"),
-    ("ready", "running"), ("ready", "cancelled"), ("ready", "dead"),
+    ("waiting", "ready"), ("waiting", "held"), ("ready", "running"), ("ready", "held"),
+    ("held", "waiting"), ("held", "ready"),
+    *product(("waiting", "ready", "held"), ("cancelled", "skipped", "dead")),
     ("running", "ready"), ("running", "done"), ("running", "failed"), ("running", "cancelled"), ("running", "dead"),
 }  # fmt: skip
 ENDS = ("succeeded", "failed", "hollow", "lost", "stopped", "refused")
@@ -87,7 +88,7 @@ def test_every_state_has_its_row_and_can_be_reached(
 
 def test_final_and_live_are_what_the_tables_say() -> None:
     """Sets kept beside a table drift from it."""
-    assert {"done", "failed", "cancelled", "dead"} == FINAL_JOBS
+    assert {"done", "failed", "cancelled", "skipped", "dead"} == FINAL_JOBS
     assert {"leased", "running", "ending"} == LIVE_ATTEMPTS
     assert {state for state in AttemptState if ATTEMPT_TRANSITIONS[state]} == LIVE_ATTEMPTS
     assert {state for state in ModelState if not MODEL_TRANSITIONS[state]} == {"promoted", "rejected"}

@@ -40,9 +40,15 @@ MESSAGES: dict[str, tuple[str, dict[str, object]]] = {
         "node", {"kind": "shard", "name": "s.npz", "bytes": 3, "metadata": {"games": 1}},
     ),
     "/v1/stop": ("admin", {"reason": "r", "phase": "turning"}),
+    "/v1/jobs": ("admin", {"jobs": [{"kind": "command", "line": "x", "command": ["true"]}], "producer": "p"}),
+    "/v1/jobs/1/hold": ("admin", {"reason": "r"}),
+    "/v1/bulk/plan": ("admin", {"verb": "hold", "where": "state=ready", "ids": [1]}),
+    "/v1/bulk": ("admin", {"verb": "hold", "where": "line=none", "ids": [1], "reason": "r"}),
+    "/v1/nodes/n-1/exclude": ("admin", {"for_s": 60.0, "because": "r"}),
 }  # fmt: skip
 READS = [
     "/v1/status", "/v1/lines", "/v1/jobs", "/v1/nodes", "/v1/models", "/v1/events", "/v1/why/line/mini", "/v1/report",
+    "/v1/bulk",
 ]  # fmt: skip
 
 

@@ -109,7 +109,7 @@ def test_a_decision_with_actions_is_always_stored_whole(rig: Rig) -> None:
         assert [(action.kind, action.outcome) for action in found.actions] == [
             ("CancelJob", Outcome.PENDING), ("SubmitJob", Outcome.PENDING),
         ]  # fmt: skip
-        assert found.actions[0].fields == {"job_id": 7, "reason": "not wanted"}
+        assert found.actions[0].fields == {"job_id": 7, "reason": "not wanted", "if_ready": False}
         submitted = found.actions[1].fields["spec"]
         assert isinstance(submitted, dict)
         assert (submitted["key"], submitted["inputs"]) == ("k", {"model": ["a" * 64]})

@@ -257,6 +257,18 @@ def _add_tables() -> None:
         sa.CheckConstraint("met IN (0, 1)", name="flag_met"), sqlite_strict=True, sqlite_with_rowid=False,
     )  # fmt: skip
     _partial("job_needs_unmet", "job_needs", ["needs_id"], "met = 0")
+    op.create_index("job_needs_by_needed", "job_needs", ["needs_id"])
+    op.create_table(
+        "removed_counts",
+        *(
+            sa.Column(name, sa.Text(), primary_key=True, nullable=False)
+            for name in ("what", "line", "kind", "state", "node_id")
+        ),
+        sa.Column("n", INT, nullable=False), sa.Column("leased_s", TIME, nullable=False),
+        sa.Column("process_s", TIME, nullable=False),
+        sa.CheckConstraint("what IN ('attempts', 'jobs')", name="known_what"),
+        sa.CheckConstraint("n >= 0", name="n_counts"), sqlite_strict=True, sqlite_with_rowid=False,
+    )  # fmt: skip
     op.create_table(
         "exclusions",
         sa.Column("id", INT, primary_key=True, nullable=False),

@@ -27,7 +27,7 @@ from sqlalchemy.pool import StaticPool
 from gamekeeper.core.clock import Clock
 from gamekeeper.core.errors import Busy, GamekeeperError, UsageError
 from gamekeeper.store.places import shown
-from gamekeeper.store.server_errors import COMMIT_CUT, CUT, said_by_server
+from gamekeeper.store.server_errors import COMMIT_CUT, CUT, GONE, said_by_server
 from gamekeeper.store.statements import POSTGRESQL, Compiled, Value
 
 StoreTime = Callable[[float], float]
@@ -395,7 +395,11 @@ class PostgresLink:
         result = self._raw.pgconn.exec_(words.encode())
         if result.status in (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK):
             return (result.get_value(0, 0) or b"") if result.ntuples else b""
-        raise psycopg.errors.error_from_result(result)
+        error = psycopg.errors.error_from_result(result)
+        if error.sqlstate is None or error.sqlstate in GONE:
+            # The library does not always see at once that nobody is at the other end any more.
+            self._raw.close()
+        raise error
 
 
 def _alike(column: Sequence[Value]) -> list[Any]:

@@ -106,7 +106,7 @@ class Coordinator:
                 observation=stepping.observation(message.observed, w.now),
             )
             inventory.set_machine(w, node_id, _capacity(message))
-            inventory.note_settings(w, node_id, message.settings_hash)
+            inventory.note_settings(w, [node_id], message.settings_hash)
             return Connected(
                 lease_s=lease_s,
                 expires_in_s=lease.expires_at - w.now,
@@ -169,7 +169,7 @@ class Coordinator:
 
         def change(w: Writing) -> BeatReply:
             grants.check_incarnation(w, node_id, message.incarnation)
-            inventory.note_settings(w, node_id, message.settings_hash)
+            inventory.note_settings(w, [node_id], message.settings_hash)
             lease, stop = leases.beat(
                 w, message.incarnation, lease_s, progress, stepping.observation(message.observed, w.now)
             )

@@ -17,8 +17,9 @@ from gamekeeper.daemons import looks
 from gamekeeper.protocol import FinishedOne, FinishOne, Grant, Observed, Stepped
 from gamekeeper.protocol import Step as Message
 from gamekeeper.server import booking, grants
-from gamekeeper.store import job_queue, step
+from gamekeeper.store import inventory, job_queue, step
 from gamekeeper.store.endings import Ended
+from gamekeeper.store.endings import Finish as EndSaid
 from gamekeeper.store.granting import Free, Granted
 from gamekeeper.store.leases import Progress, overtaken_agent
 from gamekeeper.store.session import Reading, Writing
@@ -44,7 +45,7 @@ class Taken:
 class _Judged:
     """A step after its ends were judged: those that may be booked, and the answers to the others."""
 
-    finishes: list[step.Finish] = field(default_factory=list)
+    finishes: list[EndSaid] = field(default_factory=list)
     jobs: dict[int, Job] = field(default_factory=dict)
     receipts: dict[int, object] = field(default_factory=dict)
     stale: dict[int, FinishedOne] = field(default_factory=dict)
@@ -86,6 +87,7 @@ def take(
             )
         )
         places.append(place)
+    _note_settings(w, [said[place] for place in places])
     for place, reply in zip(places, step.take_steps(w, steps, match), strict=True):
         if reply.lease is None:
             answers[place] = Taken(refused=reply.refused)
@@ -102,6 +104,13 @@ def take(
             )
         )
     return answers
+
+
+def _note_settings(w: Writing, said: Sequence[Said]) -> None:
+    """Take down which settings the agents run under: one statement where they agree, as they nearly always do."""
+    for reported in dict.fromkeys(one.message.settings_hash for one in said):
+        nodes = [one.node_id for one in said if one.message.settings_hash == reported]
+        inventory.note_settings(w, nodes, reported)
 
 
 def observation(observed: Observed, now: float) -> Observation:
@@ -132,7 +141,7 @@ def _judge_all(w: Writing, one: Said) -> _Judged:
         mine.jobs[end.attempt], mine.receipts[end.attempt] = job, end.receipt
         receipt = end.receipt if isinstance(end.receipt, dict) else None
         mine.finishes.append(
-            step.Finish(
+            EndSaid(
                 end.attempt,
                 end.token,
                 judgement.reason,

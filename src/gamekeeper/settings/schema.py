@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from gamekeeper.core.receipts import BUILT_IN_KINDS, FieldType, JobKind, ReceiptField
 from gamekeeper.core.requirements import MAX_LABELS, Gpu
+from gamekeeper.policy.work_distributor import Limits
 from gamekeeper.protocol import Label
 from gamekeeper.settings.line_schema import LineSection
 from gamekeeper.settings.masking import database_url
@@ -240,6 +241,10 @@ class DistributionSection(Section):
     reservations: int = Field(
         4, ge=0, le=1000, description="Machines that may be kept free at once; 0 keeps none free."
     )
+
+    def to_limits(self) -> Limits:
+        """The limits as the distributor takes them."""
+        return Limits(**{name: getattr(self, name) for name in type(self).model_fields})
 
 
 class JobParkingSection(Section):

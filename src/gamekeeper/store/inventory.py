@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gamekeeper.core.errors import NotFound, StaleToken, UsageError
@@ -34,7 +35,8 @@ _TAKEN = sql(
     " ORDER BY a.id"
 )
 _SET_SETTINGS = sql(
-    "UPDATE nodes SET settings_hash = :hash WHERE id = :id AND (settings_hash IS NULL OR settings_hash <> :hash)"
+    "UPDATE nodes SET settings_hash = :hash WHERE id IN LIST(:ids)"
+    " AND (settings_hash IS NULL OR settings_hash <> :hash)"
 )
 _SETTINGS = sql("SELECT id, settings_hash FROM nodes")
 _SET_TOKEN = sql(
@@ -122,10 +124,10 @@ def set_machine(w: Writing, node_id: str, machine: Capacity) -> None:
     )  # fmt: skip
 
 
-def note_settings(w: Writing, node_id: str, settings_hash: str | None) -> None:
-    """Take down which settings a node's agent says it runs under; `None` when it did not say."""
-    if settings_hash is not None:
-        w.run(_SET_SETTINGS, id=node_id, hash=sentence(settings_hash, 64))
+def note_settings(w: Writing, node_ids: Sequence[str], settings_hash: str | None) -> None:
+    """Take down which settings the agents of these nodes say they run under; `None` when they did not say."""
+    if settings_hash is not None and node_ids:
+        w.run(_SET_SETTINGS, ids=sorted(node_ids), hash=sentence(settings_hash, 64))
 
 
 def settings_hashes(r: Reading) -> dict[str, str | None]:

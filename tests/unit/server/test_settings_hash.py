@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gamekeeper.inspection import NodeRow
-from gamekeeper.protocol import Beat, Connect, Observed
+from gamekeeper.protocol import Beat, Connect, Observed, Step
 from gamekeeper.server import listing, status
 from tests.unit.server.rig import Rig, run
 
@@ -49,3 +49,10 @@ def test_a_connection_tells_it_as_well(rig: Rig) -> None:
     )
     run(rig.here.connect(rig.node_id, message))
     assert row(rig).settings_hash == "e" * 64
+
+
+def test_a_step_tells_it_as_well(rig: Rig) -> None:
+    """A busy agent, whose steps take the place of its beats, would be known by what it said long ago."""
+    message = Step(incarnation=rig.incarnation, observed=Observed(), settings_hash="d" * 64)
+    assert run(rig.here.step(rig.node_id, message)).settings_hash == rig.settings.hash
+    assert row(rig).settings_hash == "d" * 64

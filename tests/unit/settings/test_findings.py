@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import random
 import tomllib
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -247,11 +246,11 @@ def test_kinds_of_jobs_become_what_receipts_are_judged_by() -> None:
 def test_defaults_are_those_of_the_parts_that_use_them() -> None:
     """The settings could promise bounds that nobody keeps."""
     plain = checked({})
-    limits = Limits()
-    shared = {field.name for field in fields(limits)} & set(type(plain.distribution).model_fields)
-    assert shared >= {"weights", "default_weight", "line_weights", "ageing_s", "grants_per_pass"}
-    for name in shared:
-        assert getattr(plain.distribution, name) == getattr(limits, name), name
+    assert plain.distribution.to_limits() == Limits()
+    given = checked(
+        {"distribution": {"minimums": {"mygame": 2}, "weights": {"train": 2}}}
+    ).distribution.to_limits()
+    assert given == Limits(minimums={"mygame": 2}, weights={**Limits().weights, "train": 2.0})
     assert plain.retention.decisions_max == KEPT
 
 

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -121,7 +122,7 @@ class Server:
             ) from None
         known.setdefault("connect_timeout", CONNECT_S)
         if passfile:
-            known["passfile"] = passfile
+            known["passfile"] = str(Path(passfile).expanduser())
         known.setdefault("application_name", "gamekeeper")
         # Of several hosts, the one that can be written; and the end of a silent network is noticed.
         known.setdefault("target_session_attrs", "read-write")

@@ -18,7 +18,7 @@ import uvicorn
 from anyio.abc import TaskGroup
 
 from gamekeeper.adapters.object_store import FolderStore
-from gamekeeper.agent.config import AgentConfig
+from gamekeeper.agent.config import AgentConfig, declared
 from gamekeeper.agent.start import run_agent as serve_node
 from gamekeeper.core.actions import EndAttempt
 from gamekeeper.core.clock import Clock, SystemClock
@@ -26,6 +26,7 @@ from gamekeeper.core.errors import RoleHeld, SettingsError, StaleToken
 from gamekeeper.core.events import SettingsApplied
 from gamekeeper.daemons import jobs, looks, models, pipeline
 from gamekeeper.daemons.duty import Duty
+from gamekeeper.daemons.fused import StepMatch
 from gamekeeper.runtime.daemon import Cyclic, Hint
 from gamekeeper.runtime.data_dir import (
     announce,
@@ -343,7 +344,9 @@ def daemons_of(coordinator: Coordinator) -> Sequence[Cyclic]:
         hints.distribution.signal()
         hints.pipeline.signal()
 
-    distributor = jobs.distributor(duty, waiting, board.wake)
+    limits = desk.settings.distribution.to_limits()
+    coordinator.matching = partial(StepMatch, limits, desk.epoch)
+    distributor = jobs.distributor(duty, limits, waiting, board.wake)
     looping = pipeline.pipeline(duty, lines, desk.settings.seed, hints.distribution.signal)
     promoter = models.promoter(duty, lines, hints.pipeline.signal)
     distributor.hint, looping.hint, promoter.hint = hints.distribution, hints.pipeline, hints.promotion
@@ -428,4 +431,5 @@ def agent_config(settings: Settings, folder: Path, url: str) -> AgentConfig:
         join_token=folder / "tokens" / f"{JOIN_TOKEN}.token",
         host_name=socket.gethostname(),
         free_bytes_least=settings.agent.min_free_bytes,
+        machine=declared(settings.agent),
     )

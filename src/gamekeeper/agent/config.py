@@ -6,7 +6,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gamekeeper.protocol import Machine
+from gamekeeper.protocol import GpuDevice, Machine
+from gamekeeper.settings.schema import AgentSection
 
 MIB = 1 << 20
 
@@ -37,3 +38,18 @@ class AgentConfig:
     scan_s: float = 0.5
     measure_s: float = 5.0
     shutdown_patience_s: float = 5.0
+
+
+def declared(section: AgentSection) -> Machine:
+    """What the settings say about this machine; what they leave out is measured, or stays unknown."""
+    gpus = section.declared_gpus()
+    devices = (
+        None if gpus is None else [GpuDevice(name=gpu.name, memory_bytes=gpu.memory_bytes) for gpu in gpus]
+    )
+    return Machine(
+        cpus=section.cpus,
+        memory_bytes=section.memory_bytes,
+        gpus=devices,
+        labels=dict(section.labels),
+        ephemeral=section.ephemeral,
+    )

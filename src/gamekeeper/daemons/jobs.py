@@ -90,10 +90,12 @@ def _job_class(r: Reading, one: job_classes.JobClass, most: int) -> work_distrib
 
 
 def distributor(
-    duty: Duty, waiting: Callable[[], Sequence[Waiting]], wake: Callable[[str], None]
+    duty: Duty,
+    limits: work_distributor.Limits,
+    waiting: Callable[[], Sequence[Waiting]],
+    wake: Callable[[str], None],
 ) -> Daemon[work_distributor.View]:
     """Matches waiting agents and ready jobs in batches; `wake` tells a parked claim to look again."""
-    limits = work_distributor.Limits()
 
     async def gather() -> work_distributor.View:
         offers = list(waiting())

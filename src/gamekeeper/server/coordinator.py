@@ -45,7 +45,6 @@ from gamekeeper.server.reporting import FileAudit
 from gamekeeper.server.uploads import Uploads
 from gamekeeper.store import inventory, job_queue, leases
 from gamekeeper.store.session import Reading, Writing
-from gamekeeper.store.step import Match
 
 
 class Coordinator:
@@ -58,7 +57,8 @@ class Coordinator:
         self.serving_since = desk.clock.now()
         self.audit = FileAudit()
         self._mint = mint
-        self.match: Match = stepping.nobody
+        self.matching: Callable[[], stepping.Match] = stepping.Later
+        self._joint = self._take_steps
         self._handed = grants.HandedOver(desk.settings.timings.beat_s)
 
     async def principal(self, secret: str) -> Principal:
@@ -186,11 +186,7 @@ class Coordinator:
 
     async def step(self, node_id: str, message: Step) -> Stepped:
         """Book ends, renew the lease and grant, all in one commit; then wait up to `wait_s` for work."""
-        settings = self.desk.settings
-        said = [stepping.Said(node_id, message)]
-        (taken,) = await self.desk.write(
-            lambda w: stepping.take(w, said, settings.timings.lease_s, settings.hash, self.match)
-        )
+        taken = await self.desk.join(self._joint, stepping.Said(node_id, message))
         if taken.reply is None:
             raise taken.refused or StaleToken(f"agent {message.incarnation} does not hold its node any more")
         reply = taken.reply
@@ -207,6 +203,10 @@ class Coordinator:
         )
         claimed = await self.claim(node_id, claim)
         return reply.model_copy(update={"grants": claimed.grants, "draining": claimed.draining})
+
+    def _take_steps(self, w: Writing, said: Sequence[stepping.Said]) -> list[stepping.Taken]:
+        settings = self.desk.settings
+        return stepping.take(w, said, settings.timings.lease_s, settings.hash, self.matching())
 
     async def started(self, node_id: str, attempt_id: int, message: Started) -> None:
         """Take down the identity of an attempt's process."""

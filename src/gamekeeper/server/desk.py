@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -18,6 +18,7 @@ from gamekeeper.settings import Settings
 from gamekeeper.store.engine import Store
 from gamekeeper.store.session import Reading, Writing
 
+S = TypeVar("S")
 T = TypeVar("T")
 ROLE = "coordinator"
 
@@ -96,6 +97,7 @@ class Desk:
     epoch: int
     hints: Hints = field(default_factory=Hints)
     role_lost: anyio.Event = field(default_factory=anyio.Event)
+    _joints: dict[Any, Callable[[Writing, Sequence[Any]], Sequence[Any]]] = field(default_factory=dict)
 
     async def read(self, look: Callable[[Reading], T]) -> T:
         """Run `look` on one snapshot of the store."""
@@ -116,3 +118,20 @@ class Desk:
         except RoleLost:
             self.role_lost.set()
             raise
+
+    async def join(self, joint: Callable[[Writing, Sequence[S]], Sequence[T]], item: S) -> T:
+        """As `write`, but all callers that wait with the same `joint` share one call of it."""
+        guarded = self._joints.get(joint)
+        if guarded is None:
+
+            def guarded(w: Writing, items: Sequence[S]) -> Sequence[T]:
+                check_role(w, ROLE, self.epoch)
+                return joint(w, items)
+
+            self._joints[joint] = guarded
+        try:
+            answer: T = await self.store.ajoin(guarded, item)
+        except RoleLost:
+            self.role_lost.set()
+            raise
+        return answer

@@ -6,8 +6,9 @@ its attempt's token, the rest under the incarnation that holds the node.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from gamekeeper.core.actions import GrantJob
 from gamekeeper.core.errors import GamekeeperError, NotAllowed, NotFound, Refused, StaleToken
@@ -51,14 +52,26 @@ class _Judged:
     stale: dict[int, FinishedOne] = field(default_factory=dict)
 
 
-def nobody(_w: Writing, _waiting: Sequence[Free]) -> list[GrantJob]:
-    """The match that grants nothing: the distributor's own pass follows."""
-    return []
+class Match(Protocol):
+    """Says which ready jobs go to which agents of a round of steps, and is told which of its grants came true."""
+
+    def __call__(self, w: Writing, waiting: Sequence[Free], /) -> Sequence[GrantJob]: ...
+
+    def settle(self, w: Writing, granted: Collection[tuple[int, str]], /) -> None: ...
 
 
-def take(
-    w: Writing, said: Sequence[Said], lease_s: float, settings_hash: str, match: step.Match = nobody
-) -> list[Taken]:
+class Later:
+    """Grants nothing: the distributor's own pass follows."""
+
+    def __call__(self, _w: Writing, _waiting: Sequence[Free], /) -> Sequence[GrantJob]:
+        """No grants."""
+        return []
+
+    def settle(self, _w: Writing, _granted: Collection[tuple[int, str]], /) -> None:
+        """Nothing was granted."""
+
+
+def take(w: Writing, said: Sequence[Said], lease_s: float, settings_hash: str, match: Match) -> list[Taken]:
     """Take the steps of many agents in one transaction: an answer for each, in order.
 
     A step under an incarnation that is not its node's current one is refused whole. Raises what the store raises.
@@ -88,7 +101,9 @@ def take(
         )
         places.append(place)
     _note_settings(w, [said[place] for place in places])
-    for place, reply in zip(places, step.take_steps(w, steps, match), strict=True):
+    replies = step.take_steps(w, steps, match)
+    match.settle(w, {(one.row["id"], one.incarnation) for reply in replies for one in reply.granted})
+    for place, reply in zip(places, replies, strict=True):
         if reply.lease is None:
             answers[place] = Taken(refused=reply.refused)
             continue

@@ -30,7 +30,7 @@ class AgentConfig:
     python: Path = field(default_factory=lambda: Path(sys.executable))
     machine: Machine = field(default_factory=Machine)
     threads: int = 1
-    claim_wait_s: float = 20.0
+    claim_wait_s: float = 50.0
     cache_bytes: int = 2048 * MIB
     free_bytes_least: int = 64 * MIB
     output_head_bytes: int = 2 * MIB

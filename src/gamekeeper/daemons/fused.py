@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from gamekeeper.core.actions import GrantJob
-from gamekeeper.daemons.jobs import Waiting, distribution_view
+from gamekeeper.daemons.jobs import Claim, distribution_view
 from gamekeeper.policy import work_distributor
 from gamekeeper.store import decisions
 from gamekeeper.store.decisions import Outcome
@@ -37,7 +37,7 @@ class StepMatch:
         """Which ready jobs go to which of these agents."""
         if not _worth_it(w):
             return []
-        view = distribution_view(w, [Waiting(one.node_id, one.incarnation, one.slots) for one in waiting])
+        view = distribution_view(w, [Claim(one.node_id, one.incarnation, one.slots) for one in waiting])
         decision = work_distributor.decide(view, self._limits, w.now)
         grants = tuple(action for action in decision.actions if isinstance(action, GrantJob))
         if not grants:

@@ -28,18 +28,20 @@ from gamekeeper.store.session import Reading, Writing
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """A step with the node whose credential it came under."""
+    """A step of a node's agent; `credential_hash`, if given, is still to be found the node's own."""
 
     node_id: str
+    credential_hash: str | None
     message: Message
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What came of a step. `refused`: nothing of it was done, and this is why."""
+    """What came of a step. `refused`, or `unrecognised` when the credential is not the node's: nothing was done."""
 
     reply: Stepped | None = None
     refused: GamekeeperError | None = None
+    unrecognised: bool = False
 
 
 @dataclass(slots=True)
@@ -81,9 +83,15 @@ def take(w: Writing, said: Sequence[Said], lease_s: float, settings_hash: str, m
     steps: list[step.Step] = []
     answers: list[Taken] = [Taken(refused=overtaken_agent(one.message.incarnation)) for one in said]
     places = []
+    holders = looks.holders(w, [one.node_id for one in said])
     for place, one in enumerate(said):
-        message = one.message
-        if looks.incarnation_of(w, one.node_id) != message.incarnation:
+        message, holder = one.message, holders.get(one.node_id)
+        if one.credential_hash is not None and (
+            holder is None or holder.credential_hash != one.credential_hash
+        ):
+            answers[place] = Taken(unrecognised=True)
+            continue
+        if holder is None or holder.incarnation != message.incarnation:
             continue
         judged[place] = mine = _judge_all(w, one)
         steps.append(

@@ -29,6 +29,10 @@ HASH = "ab" * 32
 
 def rows_of_first() -> Rows:
     """Rows for every table of the first schema, as a store in use would hold them."""
+    return {**_rows_of_work(), **_rows_of_models()}
+
+
+def _rows_of_work() -> Rows:
     job = {
         "kind": "selfplay", "line": "c4", "purpose": "", "job_key": None, "reason": "", "command": '["x"]',
         "parameters": "{}", "wanted": "{}", "inputs": "{}", "seed": -5, "grace_s": 10.0, "time_limit_s": None,
@@ -39,18 +43,6 @@ def rows_of_first() -> Rows:
         "node_id": "n-1", "incarnation": "i-1", "reason": None, "detail": "", "leased_at": 2.0, "seen_at": 3.0,
         "started_at": 2.5, "ended_at": None, "ended_here": 0, "boot_id": "b", "pid": 7, "start_ticks": 8, "units": 4,
         "note": "ä", "figures": "{}", "process_s": 0.5, "receipt": None,
-    }  # fmt: skip
-    pair = {
-        "line": "c4",
-        "candidate_id": 1,
-        "opponent": "random",
-        "purpose": "canary",
-        "job_id": 2,
-        "attempt_id": 1,
-    }
-    verdict = {
-        "decision_id": 1, "subject": "model/1", "policy": "promotion", "reason": "stronger", "sentence": "in words",
-        "acted": 1, "evidence": "[]", "at": 6.0,
     }  # fmt: skip
     return {
         "fence": [{"id": 1, "value": 9}],
@@ -88,6 +80,23 @@ def rows_of_first() -> Rows:
         "attempt_counts": [{"line": "c4", "kind": "train", "state": "succeeded", "n": 1}],
         "slot_time": [{"node_id": "n-1", "first_leased_at": 2.0, "leased_s": 3.0, "process_s": 2.0, "attempts": 1}],
         "line_counts": [{"line": "c4", "kind": "model", "files": 1, "bytes": 10, "games": 0, "samples": 0}],
+    }  # fmt: skip
+
+
+def _rows_of_models() -> Rows:
+    pair = {
+        "line": "c4",
+        "candidate_id": 1,
+        "opponent": "random",
+        "purpose": "canary",
+        "job_id": 2,
+        "attempt_id": 1,
+    }
+    verdict = {
+        "decision_id": 1, "subject": "model/1", "policy": "promotion", "reason": "stronger", "sentence": "in words",
+        "acted": 1, "evidence": "[]", "at": 6.0,
+    }  # fmt: skip
+    return {
         "artifacts": [{
             "id": 1, "hash": HASH, "kind": "model", "line": "c4", "name": "m", "bytes": 10, "games": 0, "samples": 0,
             "attempt_id": 1, "node_id": "n-1", "metadata": "{}", "created_at": 5.0,

@@ -139,9 +139,13 @@ def info(config: ConfigOption = None, data_dir: DataDirFlag = None, as_json: Jso
 def _place(config: Path | None, data_dir: Path | None) -> tuple[Path | str, str]:
     """Where the store is, and the file with its passwords."""
     from gamekeeper.bootstrap import store_place
+    from gamekeeper.store.places import need_driver
 
     settings = _settings(config, data_dir)
-    return store_place(settings, settings.data_dir.resolve()), settings.store.passfile
+    place = store_place(settings, settings.data_dir.resolve())
+    if isinstance(place, str):
+        need_driver()
+    return place, settings.store.passfile
 
 
 def _settings(config: Path | None, data_dir: Path | None) -> Settings:

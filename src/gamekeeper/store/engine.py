@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 from gamekeeper.core.clock import Clock, unseeded
 from gamekeeper.core.errors import Refused
 from gamekeeper.store.migration import check_ours, load_fresh, migrate, migrate_server
-from gamekeeper.store.places import is_server
+from gamekeeper.store.places import is_server, need_driver
 from gamekeeper.store.session import Link, Reading, Writing, worded
 from gamekeeper.store.sqlite import SqliteLink, check_folder
 from gamekeeper.store.writer import Committer, Request, Writer, closed
@@ -267,6 +267,7 @@ class PostgresStore(ServedStore):
         passfile: str = "",
         time: StoreTime | None = None,
     ) -> None:
+        need_driver()
         from gamekeeper.store.hints import HintListener
         from gamekeeper.store.postgres import PostgresLink, Server
 

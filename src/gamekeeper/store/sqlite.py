@@ -167,7 +167,7 @@ def translated(error: sqlite3.Error, path: str) -> GamekeeperError | None:
     if primary in _BROKEN:
         return Corrupt(
             f"the store {path} is damaged or no Gamekeeper store: {error}",
-            remedy="restore it from a backup, or move it away to start afresh",
+            remedy="restore a backup (gamekeeper store restore DIR --force), or move it away to start afresh",
         )
     if primary in _READ_ONLY:
         return NotAllowed(

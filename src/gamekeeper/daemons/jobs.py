@@ -13,7 +13,7 @@ from gamekeeper.daemons.duty import Duty
 from gamekeeper.policy import job_reaper, work_distributor
 from gamekeeper.runtime.daemon import Daemon
 from gamekeeper.runtime.executor import Outcome
-from gamekeeper.store import inventory, job_classes, leases
+from gamekeeper.store import exclusions, inventory, job_classes, job_queue, leases
 from gamekeeper.store.decisions import Outcome as Applied
 from gamekeeper.store.session import Reading
 
@@ -70,7 +70,21 @@ def distribution_view(r: Reading, waiting: Sequence[Waiting], *, whole: bool = T
     only = None if whole else sorted({one.node_id for one in waiting})
     standings = {one.node_id: one for one in inventory.standings(r, only)}
     cached = {one.node_id: one.cached for one in waiting}
-    nodes = {node_id: _node(one, cached.get(node_id, frozenset())) for node_id, one in standings.items()}
+    live = job_classes.live(r)
+    free = sum(one.slots for one in waiting)
+    most = max(1, min(free, max(HEADS_LEAST, JOBS_PER_PASS // max(1, len(live)))))
+    classes = tuple(_job_class(r, one, most) for one in live)
+    excluded = exclusions.current(r)
+    failed = job_queue.failed_on(r, [head.job_id for each in classes for head in each.heads])
+    nodes = {
+        node_id: _node(
+            one,
+            cached.get(node_id, frozenset()),
+            excluded.get(node_id),
+            failed.get(node_id, frozenset()),
+        )
+        for node_id, one in standings.items()
+    }
     agents = tuple(
         work_distributor.WaitingAgent(
             node=nodes[one.node_id],
@@ -83,14 +97,15 @@ def distribution_view(r: Reading, waiting: Sequence[Waiting], *, whole: bool = T
         for one in waiting
         if one.node_id in standings and standings[one.node_id].incarnation == one.incarnation
     )
-    live = job_classes.live(r)
-    free = sum(agent.free_slots for agent in agents)
-    most = max(1, min(free, max(HEADS_LEAST, JOBS_PER_PASS // max(1, len(live)))))
-    classes = tuple(_job_class(r, one, most) for one in live)
     return work_distributor.View(agents, classes, tuple(nodes.values()), draining=looks.draining(r))
 
 
-def _node(standing: inventory.Standing, cached: frozenset[str]) -> work_distributor.Node:
+def _node(
+    standing: inventory.Standing,
+    cached: frozenset[str],
+    exclusion: exclusions.Exclusion | None,
+    failed: frozenset[int],
+) -> work_distributor.Node:
     running = tuple(work_distributor.Occupant(asked, gpus) for asked, gpus in standing.taken)
     return work_distributor.Node(
         node_id=standing.node_id,
@@ -99,7 +114,10 @@ def _node(standing: inventory.Standing, cached: frozenset[str]) -> work_distribu
         busy_slots=len(running),
         target_slots=standing.target_slots,
         reachable=standing.incarnation is not None,
+        excluded_until=None if exclusion is None else exclusion.until,
+        exclusion_cause="" if exclusion is None else exclusion.cause,
         cached=cached,
+        failed_jobs=failed,
         running=running,
     )
 

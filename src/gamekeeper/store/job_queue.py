@@ -40,6 +40,10 @@ _WAITING = sql("SELECT * FROM jobs WHERE {ready_job} ORDER BY not_before, id LIM
 _HELD = sql("SELECT * FROM jobs WHERE {held_job} ORDER BY line, kind, id")
 _HELD_OF_LINE = sql("SELECT * FROM jobs WHERE {held_job} AND line = :line ORDER BY kind, id")
 _LIVE_ATTEMPTS = sql("SELECT * FROM attempts WHERE {live_attempt} ORDER BY id")
+_FAILED_ON = sql(
+    "SELECT a.node_id, a.job_id FROM attempts a JOIN jobs j ON j.id = a.job_id"
+    " WHERE a.job_id IN LIST(:ids) AND j.failures > 0 AND a.{failed_attempt} AND a.blameless = 0"
+)
 _ATTEMPTS_OF = sql("SELECT * FROM attempts WHERE job_id = :job_id ORDER BY id")
 _ENDED = sql(
     "SELECT * FROM jobs WHERE {final_job} AND line = :line AND kind = :kind"
@@ -137,6 +141,14 @@ def live_attempts(r: Reading) -> list[Attempt]:
 def attempts_of(r: Reading, job_id: int) -> list[Attempt]:
     """All tries at a job, the first first."""
     return [attempt_of(row) for row in r.rows(_ATTEMPTS_OF, job_id=job_id)]
+
+
+def failed_on(r: Reading, job_ids: Sequence[int]) -> dict[str, frozenset[int]]:
+    """Which of these jobs failed on which node, by node id; failures that the node was blamed for do not count."""
+    found: dict[str, set[int]] = {}
+    for row in r.rows(_FAILED_ON, ids=list(job_ids)) if job_ids else ():
+        found.setdefault(row["node_id"], set()).add(row["job_id"])
+    return {node_id: frozenset(jobs) for node_id, jobs in found.items()}
 
 
 def ended(r: Reading, line: str, kind: str, purpose: str | None = None, limit: int = 50) -> list[Job]:

@@ -35,9 +35,18 @@ def serve_calls(w: Writing, calls: Sequence[Call]) -> list[list[StepReply]]:
         for sent in puts
     ]
     if specs:
-        job_queue.submit_many(w, specs)
+        submit_many(w, specs)
     replies = iter(take_steps(w, [step for _, steps in calls for step in steps]))
     return [[next(replies) for _ in steps] for _, steps in calls]
+
+
+def submit_many(w: Writing, specs: Sequence[JobSpec]) -> None:
+    together = getattr(job_queue, "submit_many", None)
+    if together is not None:
+        together(w, specs)
+    else:
+        for spec in specs:
+            job_queue.submit(w, spec)
 
 
 class Server:
@@ -75,7 +84,9 @@ class Server:
         if wait and not reply.granted:
             self._parked[writer] = Step(step.incarnation, LEASE_S, want=step.want)
             return
-        rows = ",".join([f'[{one.attempt_id},{one.row["id"]},{one.row["parameters"]}]' for one in reply.granted])
+        rows = ",".join(
+            [f"[{one.attempt_id},{one.row['id']},{one.row['parameters']}]" for one in reply.granted]
+        )
         tell(writer, f'{{"jobs":[{rows}]}}')
 
 

@@ -13,7 +13,7 @@ _PAIR = struct.Struct("<qq")
 
 
 class Log:
-    """(sent, over) stamps of one worker in a file of fixed size: written without system calls, readable after a kill."""
+    """(sent, over) stamps of one worker, in a file of fixed size: no system call a job, readable after a kill."""
 
     def __init__(self, folder: Path, most: int) -> None:
         path = folder / f"log-{os.getpid()}"

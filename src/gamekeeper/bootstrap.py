@@ -7,11 +7,10 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from urllib.parse import quote
 
 import anyio
 import anyio.to_thread
@@ -19,14 +18,15 @@ import uvicorn
 from anyio.abc import TaskGroup
 
 from gamekeeper.adapters.object_store import FolderStore
-from gamekeeper.agent.config import AgentConfig
+from gamekeeper.agent.config import AgentConfig, declared
 from gamekeeper.agent.start import run_agent as serve_node
 from gamekeeper.core.actions import EndAttempt
-from gamekeeper.core.clock import Clock, SystemClock
-from gamekeeper.core.errors import RoleHeld, SettingsError, StaleToken
+from gamekeeper.core.clock import Clock, SystemClock, unseeded
+from gamekeeper.core.errors import RoleHeld, StaleToken
 from gamekeeper.core.events import SettingsApplied
 from gamekeeper.daemons import jobs, looks, models, parking, pipeline, upkeep
 from gamekeeper.daemons.duty import Duty
+from gamekeeper.daemons.fused import StepMatch
 from gamekeeper.runtime.daemon import Cyclic, Hint
 from gamekeeper.runtime.data_dir import (
     announce,
@@ -41,10 +41,13 @@ from gamekeeper.runtime.executor import Executor, RoleLost
 from gamekeeper.runtime.supervisor import RUN_VARIABLE, keep_daemons
 from gamekeeper.runtime.telemetry import logger
 from gamekeeper.server.app import create_app
+from gamekeeper.server.connections import bounded, raise_file_limit
 from gamekeeper.server.coordinator import Coordinator
 from gamekeeper.server.desk import ROLE, ArtifactFiles, Desk, ThreadWorkers
 from gamekeeper.server.front import Front
+from gamekeeper.server.gates import Gates, default_bounds
 from gamekeeper.server.principals import ADMIN_TOKEN, JOIN_TOKEN, secret_hash
+from gamekeeper.server.process import Server, listen, prepare_interpreter, url_of, watch_lag
 from gamekeeper.server.reporting import FileAudit
 from gamekeeper.server.role_keeping import keep_role, win_role
 from gamekeeper.settings import Settings
@@ -56,6 +59,7 @@ from gamekeeper.store.session import Writing
 VALIDATORS = 2
 AUDIT_PAGE = 2000
 LOOK_AGAIN_S = 0.2
+STORE_FILE = "gamekeeper.db"
 
 
 Serve = Callable[[AgentConfig, Clock], Awaitable[None]]
@@ -78,19 +82,19 @@ def run_coordinator(settings: Settings) -> int:
         url = url_of(settings, listener)
         if lock is not None:
             lock.tell(url)
-        idle_s = min(IDLE_S, settings.timings.lease_s / 4)
-        store = stack.enter_context(Store.open(place, SystemClock(), idle_s=idle_s))
-        anyio.run(_serve, Start(settings, folder, store, url, displace=not shared), listener)
+        idle_s = min(IDLE_S, settings.timings.lease_s / 2)
+        store = stack.enter_context(
+            Store.open(place, SystemClock(), idle_s=idle_s, passfile=settings.store.passfile)
+        )
+        prepare_interpreter()
+        begin = Start(settings, folder, store, url, displace=not shared)
+        anyio.run(_serve, begin, listener, backend_options={"use_uvloop": True})
     return 0
 
 
 def store_place(settings: Settings, folder: Path) -> str | Path:
-    """Where the state of this data folder is kept: on the server that is named, or in a file of the folder."""
-    url = settings.store.url
-    if not url or not settings.store.passfile:
-        return url or folder / "gamekeeper.db"
-    passfile = quote(str(Path(settings.store.passfile).expanduser()))
-    return f"{url}{'&' if '?' in url else '?'}passfile={passfile}"
+    """Where the state of this data folder is kept: on the server that the settings name, or in a file of the folder."""
+    return settings.store.url or folder / STORE_FILE
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,70 +163,14 @@ def take_over(
     return epoch
 
 
-@contextlib.contextmanager
-def listen(settings: Settings, earlier_port: int) -> Iterator[socket.socket]:
-    """A listening socket. With port 0, the port of the coordinator before this one if it is free: agents know it."""
-    host, port = settings.coordinator.host, settings.coordinator.port
-    listener = _bind(host, earlier_port) if port == 0 and earlier_port else None
-    listener = listener or _bind(host, port)
-    if listener is None:
-        raise SettingsError(
-            f"port {port} on {host} cannot be listened on: it is taken, or the address is not this machine's",
-            remedy="stop what listens there, or set [coordinator] port (0 takes any free one)",
-        )
-    with listener:
-        yield listener
-
-
-def _bind(host: str, port: int) -> socket.socket | None:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-    except OSError:
-        return None
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(address)
-        listener.listen(2048)
-    except OSError:
-        listener.close()
-        return None
-    return listener
-
-
-def url_of(settings: Settings, listener: socket.socket) -> str:
-    """The address under which this machine reaches the listener."""
-    host = settings.coordinator.host
-    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
-    return f"http://{f'[{shown}]' if ':' in shown else shown}:{listener.getsockname()[1]}"
-
-
-# --- the coordinator's process
-
-
-class _Server(uvicorn.Server):
-    """uvicorn that leaves signals to us and says when it answers."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.answering = anyio.Event()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Signals are handled by the root."""
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to answer."""
-        await super().startup(sockets)
-        self.answering.set()
-
-
 async def _serve(start: Start, listener: socket.socket) -> None:
     front = Front()
-    server = _Server(
+    server = Server(
         uvicorn.Config(
             front,
+            http=bounded(raise_file_limit()),
+            ws="none",
+            proxy_headers=False,
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -265,7 +213,8 @@ async def _lead(start: Start, front: Front, duties: TaskGroup, led: list[Coordin
     if coordinator.audit.lost:
         log.error("files of the catalogue are lost", files=coordinator.audit.lost)
     coordinator.serving_since = desk.clock.now()
-    front.app, front.held_by = create_app(coordinator), start.url
+    gates = Gates(default_bounds(), unseeded())
+    front.app, front.held_by = create_app(coordinator, gates), start.url
     await anyio.to_thread.run_sync(announce, start.folder, start.url)
     log.info(
         "answering",
@@ -275,6 +224,7 @@ async def _lead(start: Start, front: Front, duties: TaskGroup, led: list[Coordin
         settings=desk.settings.hash[:12],
     )
     duties.start_soon(_keep_daemons, coordinator)
+    duties.start_soon(watch_lag, desk.clock, gates)
     await desk.role_lost.wait()
     duties.cancel_scope.cancel()
 
@@ -341,15 +291,14 @@ def daemons_of(coordinator: Coordinator) -> Sequence[Cyclic]:
     )
     lines, timings = desk.settings.lines, desk.settings.timings
 
-    def waiting() -> list[jobs.Waiting]:
-        return [jobs.Waiting(one.node_id, one.incarnation, one.slots) for one in board.waiting()]
-
     async def ended(over: Sequence[EndAttempt]) -> None:
         await coordinator.forget_uploads([(one.attempt_id, one.token) for one in over])
         hints.distribution.signal()
         hints.pipeline.signal()
 
-    distributor = jobs.distributor(duty, waiting, board.wake)
+    limits = desk.settings.distribution.to_limits()
+    coordinator.matching = partial(StepMatch, limits, desk.epoch)
+    distributor = jobs.distributor(duty, limits, board, board.wake)
     looping = pipeline.pipeline(duty, lines, desk.settings.seed, hints.distribution.signal)
     promoter = models.promoter(duty, lines, hints.pipeline.signal)
     distributor.hint, looping.hint, promoter.hint = hints.distribution, hints.pipeline, hints.promotion
@@ -446,4 +395,5 @@ def agent_config(settings: Settings, folder: Path, url: str) -> AgentConfig:
         join_token=folder / "tokens" / f"{JOIN_TOKEN}.token",
         host_name=socket.gethostname(),
         free_bytes_least=settings.agent.min_free_bytes,
+        machine=declared(settings.agent),
     )

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from gamekeeper.core.artifacts import ArtifactKind
 from gamekeeper.core.jobs import EndReason, FailureRule
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 OLDEST_VERSION = 1
 
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

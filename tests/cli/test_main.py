@@ -35,7 +35,7 @@ def test_the_list_of_commands_is_whole_and_demo_comes_first(capsys: pytest.Captu
         for line in capsys.readouterr().out.split("Commands:")[1].splitlines()
         if line[2:3].strip()
     ]
-    assert listed == [*(entry.name for entry in VISIBLE), main.CONFIG]
+    assert listed == [*(entry.name for entry in VISIBLE), main.CONFIG, main.STORE]
 
 
 def test_help_does_not_load_what_it_does_not_need() -> None:

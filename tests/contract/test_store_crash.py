@@ -27,7 +27,7 @@ KILLS = 8
 Fact = tuple[str, str, str]
 
 
-def work_until_killed(path: Path, seed: int, lines: int) -> list[Fact]:
+def work_until_killed(path: Path | str, seed: int, lines: int) -> list[Fact]:
     """Let a child work until it has told `lines` facts, kill it, and return all it told."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
     with subprocess.Popen(

@@ -23,8 +23,9 @@ from gamekeeper.agent.endings import Exit
 from gamekeeper.agent.messages import Progressed
 from gamekeeper.core.errors import Corrupt, UsageError
 from gamekeeper.core.jobs import ProcessIdentity
-from gamekeeper.protocol import PROTOCOL_VERSION, Grant, InputFile
+from gamekeeper.protocol import Grant, InputFile
 
+JOB_CONTRACT = 1
 RECEIPT_BYTES = 4 << 20
 PROGRESS_BYTES = 64 << 10
 GRANT_BYTES = 64 << 20
@@ -95,7 +96,7 @@ class AttemptDir:
             for role, files in grant.inputs.items()
         }
         document: dict[str, JsonValue] = {
-            "protocol": PROTOCOL_VERSION,
+            "protocol": JOB_CONTRACT,
             "job": grant.job,
             "attempt": grant.attempt,
             "token": grant.token,

@@ -6,7 +6,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gamekeeper.protocol import Machine
+from gamekeeper.protocol import GpuDevice, Machine
+from gamekeeper.settings.schema import AgentSection
 
 MIB = 1 << 20
 
@@ -29,7 +30,7 @@ class AgentConfig:
     python: Path = field(default_factory=lambda: Path(sys.executable))
     machine: Machine = field(default_factory=Machine)
     threads: int = 1
-    claim_wait_s: float = 20.0
+    claim_wait_s: float = 50.0
     cache_bytes: int = 2048 * MIB
     free_bytes_least: int = 64 * MIB
     output_head_bytes: int = 2 * MIB
@@ -37,3 +38,18 @@ class AgentConfig:
     scan_s: float = 0.5
     measure_s: float = 5.0
     shutdown_patience_s: float = 5.0
+
+
+def declared(section: AgentSection) -> Machine:
+    """What the settings say about this machine; what they leave out is measured, or stays unknown."""
+    gpus = section.declared_gpus()
+    devices = (
+        None if gpus is None else [GpuDevice(name=gpu.name, memory_bytes=gpu.memory_bytes) for gpu in gpus]
+    )
+    return Machine(
+        cpus=section.cpus,
+        memory_bytes=section.memory_bytes,
+        gpus=devices,
+        labels=dict(section.labels),
+        ephemeral=section.ephemeral,
+    )

@@ -145,12 +145,8 @@ class AgentCore:
         if event.room != self._room:
             free = event.observed.disk_free_bytes
             left = "" if free is None else f" ({free >> 20} MiB free)"
-            text = (
-                "there is room to work"
-                if event.room
-                else "no room on the disk: no work is claimed until there is"
-            )
-            self._out.put(Note(None, f"{text}{left}"))
+            none = "no room on the disk: no work is claimed until there is"
+            self._out.put(Note(None, f"{'there is room to work' if event.room else none}{left}"))
         self._observed, self._room, self._cached = event.observed, event.room, event.cached
 
     def _take_in(self, event: Event) -> None:
@@ -282,12 +278,17 @@ class AgentCore:
         steps, self._steps = self._steps, {}
         for step in steps.values():
             self._release(step, Failure.UNREACHABLE, "the lease it was sent under is over")
-        self._connect_at = self._out.now + self._connect_delay()
+        # All agents lose a coordinator that stops at the same moment: the first try is spread, too.
+        within_s = self.lease and self.lease.return_within_s
+        delay = self._rng.uniform(0.0, within_s) if within_s else self._connect_delays.failed()
+        self._connect_at = self._out.now + delay
 
     def _connect_delay(self) -> float:
         """As long as jobs run under a lease, it is worth asking often: they end with it."""
         delay = self._connect_delays.failed()
-        return delay if self.lease is None else min(delay, MOST_BETWEEN_RENEWALS_S)
+        if self.lease is None:
+            return delay
+        return min(delay, max(MOST_BETWEEN_RENEWALS_S, self.lease.return_within_s))
 
     # --- claims
 
@@ -334,7 +335,7 @@ class AgentCore:
         self._accept(event.reply.grants, step.slots)
 
     def _release(self, step: StepUnderWay, failure: Failure, why: str, retry_after_s: float = 0.0) -> None:
-        """Tell the desk that the ends in this step were not booked."""
+        """The ends in this step were not booked."""
         for serial in step.serials.values():
             self.desk.answered(Failed(serial, failure, why, retry_after_s))
 
@@ -374,7 +375,8 @@ class AgentCore:
         if event.serial == self._connecting:
             self._connecting = None
             self._refused(event)
-            self._connect_at = self._out.now + max(event.retry_after_s, self._connect_delay())
+            # The time a busy coordinator names is a place in its schedule: later would be as bad as earlier.
+            self._connect_at = self._out.now + (event.retry_after_s or self._connect_delay())
             if event.failure is Failure.STALE:
                 self.incarnation = self._fresh_incarnation()
         elif event.serial == self._beating:

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 BEATS_PER_LEASE = 4
 GONE_SHARE = 0.05
 STOP_SHARE = 0.15
+RETURN_SHARE = 1 / 16
+LEAST_SHARE = 0.05
 
 
 class Delays:
-    """The waits between repeated failures: doubling from `first_s` to `most_s`, each drawn from its upper half.
+    """The waits between repeated failures: a bound that doubles from `first_s` to `most_s`, and a draw below it.
 
-    Doubling lessens the load while the other side is in trouble; the draw keeps a fleet that lost it at one
-    moment from returning at one moment.
+    Doubling lessens the load while the other side is in trouble; the draw, over the whole width (full jitter), keeps
+    a fleet that lost it at one moment from returning at one moment.
     """
 
     def __init__(self, rng: random.Random, first_s: float, most_s: float) -> None:
@@ -32,7 +34,7 @@ class Delays:
         """Note a failure; the seconds to wait."""
         ceiling = min(self._most_s, self._first_s * 2.0 ** min(self._failures, 30))
         self._failures += 1
-        return ceiling * self._rng.uniform(0.5, 1.0)
+        return ceiling * self._rng.uniform(LEAST_SHARE, 1.0)
 
     def worked(self) -> None:
         """Note a success: the next failure starts from the first delay."""
@@ -65,6 +67,14 @@ class Lease:
     def stop_at(self, grace_s: float) -> float:
         """When a job that declared `grace_s` must be asked to stop."""
         return self.gone_by - min(grace_s, STOP_SHARE * self.lease_s)
+
+    @property
+    def return_within_s(self) -> float:
+        """Over how many seconds agents that lost the coordinator together spread their return, try by try.
+
+        A larger fleet is given a longer lease, so the rate at which it returns stays about the same.
+        """
+        return self.lease_s * RETURN_SHARE
 
     @property
     def beat_every_s(self) -> float:

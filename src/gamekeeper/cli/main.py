@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import typer
 from typer.core import TyperGroup
 
-from gamekeeper.cli import act, admin, config, control, demo, exit_codes, explain, inspect
+from gamekeeper.cli import act, admin, config, control, demo, exit_codes, explain, inspect, store
 from gamekeeper.cli.render import Output
 from gamekeeper.core.errors import GamekeeperError
 
@@ -183,6 +183,33 @@ DEMO = Entry(
 )
 
 CONFIG = "config"
+STORE = "store"
+STORE_ENTRIES = (
+    Entry(
+        "backup",
+        store.backup,
+        ("gamekeeper store backup backups/monday", "gamekeeper store backup nightly --data-dir games --json"),
+        (*_READS[:3], exit_codes.UNREACHABLE, exit_codes.REFUSED, exit_codes.PENDING),
+    ),
+    Entry(
+        "restore",
+        store.restore,
+        ("gamekeeper store restore backups/monday", "gamekeeper store restore backups/monday --force"),
+        (*_READS[:3], exit_codes.UNREACHABLE, exit_codes.REFUSED, exit_codes.PENDING),
+    ),
+    Entry(
+        "check",
+        store.check,
+        ("gamekeeper store check && echo it is sound", "gamekeeper store check --json"),
+        (*_READS, exit_codes.REFUSED, exit_codes.PENDING),
+    ),
+    Entry(
+        "info",
+        store.info,
+        ("gamekeeper store info", "gamekeeper store info --data-dir games --json"),
+        (*_READS, exit_codes.REFUSED, exit_codes.PENDING),
+    ),
+)
 CONFIG_ENTRIES = (
     Entry(
         "show",
@@ -214,7 +241,7 @@ class _InOrder(TyperGroup):
 
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
         """All names in order."""
-        order = [DEMO.name, *(item.name for item in ENTRIES), CONFIG]
+        order = [DEMO.name, *(item.name for item in ENTRIES), CONFIG, STORE]
         return sorted(super().list_commands(ctx), key=order.index)
 
 
@@ -243,6 +270,10 @@ def build() -> typer.Typer:
         name=CONFIG,
         help="Ask about the settings: what is in force and why, and whether it is sound.",
     )
+    keeping = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
+    for item in STORE_ENTRIES:
+        _add(keeping, item)
+    app.add_typer(keeping, name=STORE, help="Back up, restore and check what the coordinator keeps.")
     return app
 
 

@@ -99,6 +99,10 @@ class AttemptLeased(Event):
     node_id: str
     token: int
 
+    def subjects(self) -> tuple[str, ...]:
+        """The job and the node."""
+        return f"job/{self.job_id}", f"node/{self.node_id}"
+
 
 @dataclass(frozen=True, slots=True)
 class AttemptStarted(Event):

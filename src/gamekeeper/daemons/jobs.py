@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from gamekeeper.core.actions import EndAttempt, GrantJob
 from gamekeeper.core.jobs import JobState
@@ -12,27 +13,64 @@ from gamekeeper.daemons.duty import Duty
 from gamekeeper.policy import job_reaper, work_distributor
 from gamekeeper.runtime.daemon import Daemon
 from gamekeeper.runtime.executor import Outcome
-from gamekeeper.store import inventory, job_classes, job_queue, leases
+from gamekeeper.store import inventory, job_classes, leases
 from gamekeeper.store.decisions import Outcome as Applied
 from gamekeeper.store.session import Reading
 
 JOBS_PER_PASS = 1000
+HEADS_LEAST = 16
+AGENTS_PER_PASS = 20_000
+WIDE_NODES = 1000
+WIDE_REST_S = 0.5
+EVERY_S = 1.0
 REST_S = 0.01
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(Protocol):
     """A parked claim, as the distributor sees it."""
+
+    @property
+    def node_id(self) -> str: ...
+
+    @property
+    def incarnation(self) -> str: ...
+
+    @property
+    def slots(self) -> int: ...
+
+    @property
+    def cached(self) -> frozenset[str]: ...
+
+
+class Offers(Protocol):
+    """The parked claims."""
+
+    def fresh(self, most: int) -> Sequence[Waiting]:
+        """Those that no pass has looked at; each is handed out once."""
+
+    def some(self, most: int) -> Sequence[Waiting]:
+        """Up to `most` of all, in turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A claim that asks for `slots` jobs, having `cached` inputs at hand."""
 
     node_id: str
     incarnation: str
     slots: int
+    cached: frozenset[str] = frozenset()
 
 
-def distribution_view(r: Reading, waiting: Sequence[Waiting]) -> work_distributor.View:
-    """Parked claims with their nodes, the other nodes, and all classes of jobs with the oldest of each."""
-    standings = {one.node_id: one for one in inventory.standings(r)}
-    nodes = {node_id: _node(standing) for node_id, standing in standings.items()}
+def distribution_view(r: Reading, waiting: Sequence[Waiting], *, whole: bool = True) -> work_distributor.View:
+    """Parked claims with their nodes, the other nodes, and all classes of jobs with the oldest of each.
+
+    Not `whole`: without the nodes that do not wait, for a look at claims that will be told only why they stay idle.
+    """
+    only = None if whole else sorted({one.node_id for one in waiting})
+    standings = {one.node_id: one for one in inventory.standings(r, only)}
+    cached = {one.node_id: one.cached for one in waiting}
+    nodes = {node_id: _node(one, cached.get(node_id, frozenset())) for node_id, one in standings.items()}
     agents = tuple(
         work_distributor.WaitingAgent(
             node=nodes[one.node_id],
@@ -45,13 +83,14 @@ def distribution_view(r: Reading, waiting: Sequence[Waiting]) -> work_distributo
         for one in waiting
         if one.node_id in standings and standings[one.node_id].incarnation == one.incarnation
     )
+    live = job_classes.live(r)
     free = sum(agent.free_slots for agent in agents)
-    most = max(1, min(free, JOBS_PER_PASS))
-    classes = tuple(_job_class(r, one, most) for one in job_classes.live(r))
+    most = max(1, min(free, max(HEADS_LEAST, JOBS_PER_PASS // max(1, len(live)))))
+    classes = tuple(_job_class(r, one, most) for one in live)
     return work_distributor.View(agents, classes, tuple(nodes.values()), draining=looks.draining(r))
 
 
-def _node(standing: inventory.Standing) -> work_distributor.Node:
+def _node(standing: inventory.Standing, cached: frozenset[str]) -> work_distributor.Node:
     running = tuple(work_distributor.Occupant(asked, gpus) for asked, gpus in standing.taken)
     return work_distributor.Node(
         node_id=standing.node_id,
@@ -60,6 +99,7 @@ def _node(standing: inventory.Standing) -> work_distributor.Node:
         busy_slots=len(running),
         target_slots=standing.target_slots,
         reachable=standing.incarnation is not None,
+        cached=cached,
         running=running,
     )
 
@@ -90,32 +130,55 @@ def _job_class(r: Reading, one: job_classes.JobClass, most: int) -> work_distrib
 
 
 def distributor(
-    duty: Duty, waiting: Callable[[], Sequence[Waiting]], wake: Callable[[str], None]
+    duty: Duty, limits: work_distributor.Limits, offers: Offers, wake: Callable[[str], None]
 ) -> Daemon[work_distributor.View]:
-    """Matches waiting agents and ready jobs in batches; `wake` tells a parked claim to look again."""
-    limits = work_distributor.Limits()
+    """Matches waiting agents and ready jobs in batches; `wake` tells a parked claim to look again.
 
-    async def gather() -> work_distributor.View:
-        offers = list(waiting())
-        return await duty.store.aread(lambda r: distribution_view(r, offers))
+    While no job is due, a pass looks only at claims that came since the last one: ten thousand idle agents cost
+    nothing. With jobs due it looks at all of them, and less often the more there are.
+    """
+    looked_at = float("-inf")
+
+    async def gather() -> work_distributor.View | None:
+        nonlocal looked_at
+        due, now = await duty.store.aread(lambda r: (looks.due_jobs(r, 1), r.now))
+        whole = due > 0 or now - looked_at >= EVERY_S
+        seen = offers.some(AGENTS_PER_PASS) if due else offers.fresh(AGENTS_PER_PASS)
+        if not seen and not whole:
+            return None
+        if whole:
+            looked_at = now
+        view = await duty.store.aread(lambda r: distribution_view(r, seen, whole=due > 0))
+        daemon.rest_s = REST_S if len(view.nodes) <= WIDE_NODES else WIDE_REST_S
+        return view
 
     def granted(outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
             if isinstance(outcome.action, GrantJob) and outcome.result is Applied.APPLIED:
                 wake(outcome.action.incarnation)
 
-    return Daemon(
+    daemon = Daemon(
         name=work_distributor.POLICY,
-        every_s=1.0,
+        every_s=EVERY_S,
         rest_s=REST_S,
         gather=gather,
         decide=lambda view, now: work_distributor.decide(view, limits, now),
         apply=duty.applying(granted),
     )
+    return daemon
 
 
-def reaper_view(r: Reading, serving_since: float) -> job_reaper.View:
-    """All leases and all live attempts."""
+def reaper_view(r: Reading, serving_since: float, again: Collection[str] = ()) -> job_reaper.View:
+    """Leases that ran out and attempts that no running lease covers; also the leases of the nodes in `again`.
+
+    What is held in good order is not looked at: the cost follows the trouble, not the number of nodes.
+    """
+    states = {state.lease.node_id: state for state in leases.expired_leases(r)}
+    unheld = leases.unheld_attempts(r)
+    for node_id in {*again, *(one.node_id for one in unheld)} - states.keys():
+        state = leases.agent_of(r, node_id)
+        if state is not None:
+            states[node_id] = state
     return job_reaper.View(
         leases=tuple(
             job_reaper.NodeLease(
@@ -125,11 +188,13 @@ def reaper_view(r: Reading, serving_since: float) -> job_reaper.View:
                 state.lease.expires_at,
                 state.reaped,
             )
-            for state in leases.agents(r)
+            for state in states.values()
         ),
         attempts=tuple(
-            job_reaper.HeldAttempt(one.id, one.token, one.job_id, one.node_id, one.incarnation, one.leased_at)
-            for one in job_queue.live_attempts(r)
+            job_reaper.HeldAttempt(
+                one.attempt_id, one.token, one.job_id, one.node_id, one.incarnation, one.leased_at
+            )
+            for one in unheld
         ),
         serving_since=serving_since,
     )
@@ -146,8 +211,16 @@ def reaper(
     """Ends attempts whose lease is over; `ended` is told which."""
     limits = job_reaper.Limits(lease_s=lease_s)
 
+    suspects: frozenset[str] = frozenset()
+
     async def gather() -> job_reaper.View:
-        return await duty.store.aread(lambda r: reaper_view(r, serving_since()))
+        """A suspect of the last look is looked at once more, so that its recovery is told too."""
+        nonlocal suspects
+        view, now = await duty.store.aread(lambda r: (reaper_view(r, serving_since(), suspects), r.now))
+        suspects = frozenset(lease.node_id for lease in view.leases if lease.expires_at <= now) | {
+            one.node_id for one in view.attempts
+        }
+        return view
 
     async def after(outcomes: Sequence[Outcome]) -> None:
         over = [

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import FileResponse
 
 from gamekeeper.core.artifacts import Upload
-from gamekeeper.core.errors import NotAllowed, Refused
+from gamekeeper.core.errors import NotAllowed
 from gamekeeper.protocol import (
     Beat,
     BeatReply,
@@ -28,7 +28,7 @@ from gamekeeper.protocol import (
     Stepped,
     UploadState,
 )
-from gamekeeper.server.http import Caller, Here, joiner, node, sane_body, until_gone
+from gamekeeper.server.http import Caller, Here, joiner, node, rest_of, sane_body
 from gamekeeper.server.principals import Principal, Right
 
 router = APIRouter(prefix="/v1", tags=["agents"])
@@ -54,17 +54,13 @@ async def connect(message: Connect, here: Here, node_id: NodeId) -> Connected:
 @router.post("/agent/claim", dependencies=BODY)
 async def claim(message: Claim, here: Here, node_id: NodeId, request: Request) -> Claimed:
     """Ask for jobs; waits up to `wait_s` while there are none."""
-    answer = await until_gone(request, here.claim(node_id, message))
-    return answer if answer is not None else Claimed(grants=[])
+    return await here.claim(node_id, message, rest_of(request.receive))
 
 
 @router.post("/agent/step", dependencies=BODY)
 async def step(message: Step, here: Here, node_id: NodeId, request: Request) -> Stepped:
     """Report ends, renew the lease, and ask for jobs: all in one."""
-    answer = await until_gone(request, here.step(node_id, message))
-    if answer is None:
-        raise Refused("the caller has gone")
-    return answer
+    return await here.step(node_id, message, rest_of(request.receive))
 
 
 @router.post("/agent/beat", dependencies=BODY)

@@ -7,41 +7,33 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import ASGIApp
 
 from gamekeeper import __version__
-from gamekeeper.core.errors import (
-    Busy,
-    Corrupt,
-    GamekeeperError,
-    NotAllowed,
-    NotFound,
-    Refused,
-    StorageFull,
-    UsageError,
-)
+from gamekeeper.core.clock import unseeded
+from gamekeeper.core.errors import GamekeeperError, UsageError
 from gamekeeper.protocol import ErrorBody
 from gamekeeper.server import agent_routes, control_routes, people_routes
 from gamekeeper.server.admission import Admission
 from gamekeeper.server.coordinator import Coordinator
-from gamekeeper.server.principals import Unauthenticated
-from gamekeeper.server.uploads import TooLarge
+from gamekeeper.server.direct import Direct
+from gamekeeper.server.gates import Gates, default_bounds
+from gamekeeper.server.http import error_response
 
-_STATUS: tuple[tuple[type[GamekeeperError], int], ...] = (
-    (TooLarge, 413),
-    (UsageError, 400),
-    (Unauthenticated, 401),
-    (NotAllowed, 403),
-    (NotFound, 404),
-    (Refused, 409),
-    (Corrupt, 409),
-    (Busy, 503),
-    (StorageFull, 507),
-)
 _CODES = {400: "usage", 401: "not-allowed", 403: "not-allowed", 404: "not-found", 405: "usage", 413: "usage"}
 
 
-def create_app(coordinator: Coordinator) -> FastAPI:
-    """The application. OpenAPI is served at /openapi.json."""
+def create_app(coordinator: Coordinator, gates: Gates | None = None) -> ASGIApp:
+    """The application behind its gates. OpenAPI is served at /openapi.json."""
+    clock = coordinator.desk.clock
+    return Admission(
+        Direct(_framework(coordinator), coordinator),
+        gates or Gates(default_bounds(), unseeded()),
+        clock.monotonic,
+    )
+
+
+def _framework(coordinator: Coordinator) -> FastAPI:
     app = FastAPI(
         title="Gamekeeper coordinator",
         version=__version__,
@@ -66,21 +58,7 @@ def create_app(coordinator: Coordinator) -> FastAPI:
     app.add_exception_handler(GamekeeperError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http_error)
-    app.add_middleware(Admission)
     return app
-
-
-def status_of(error: GamekeeperError) -> int:
-    """The HTTP status that goes with an error."""
-    return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
-
-
-def error_response(error: GamekeeperError) -> Response:
-    """An error as it is sent."""
-    wait = error.retry_after_s if isinstance(error, Busy) else None
-    body = ErrorBody(code=error.code, message=error.message, remedy=error.remedy, retry_after_s=wait)
-    headers = {} if wait is None else {"Retry-After": str(max(1, round(wait)))}
-    return JSONResponse(body.model_dump(), status_of(error), headers)
 
 
 async def _on_error(_request: Request, error: Exception) -> Response:

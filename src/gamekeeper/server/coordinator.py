@@ -28,7 +28,7 @@ from gamekeeper.protocol import (
     Stepped,
 )
 from gamekeeper.server import booking, grants, stepping
-from gamekeeper.server.board import ClaimBoard
+from gamekeeper.server.board import ClaimBoard, Rest
 from gamekeeper.server.desk import ROLE, Desk
 from gamekeeper.server.principals import (
     ADMIN_TOKEN,
@@ -36,7 +36,9 @@ from gamekeeper.server.principals import (
     MAX_SECRET,
     Principal,
     Right,
+    Shown,
     Unauthenticated,
+    Unrecognised,
     mint_secret,
     same_hash,
     secret_hash,
@@ -45,13 +47,18 @@ from gamekeeper.server.reporting import FileAudit
 from gamekeeper.server.uploads import Uploads
 from gamekeeper.store import inventory, job_queue, leases
 from gamekeeper.store.session import Reading, Writing
-from gamekeeper.store.step import Match
+
+Caller = str | Shown
+"""An enrolled node: its verified id, or a credential to be verified in the transaction that serves the call."""
 
 _FAILED = frozenset({AttemptState.FAILED, AttemptState.HOLLOW})
 
 
 class Coordinator:
-    """The protocol's methods. Each takes a message and the verified identity of the caller."""
+    """The protocol's methods. Each takes a message and the verified identity of the caller.
+
+    Those that take a `Caller` raise `Unrecognised`, having done nothing, when its credential is not the node's.
+    """
 
     def __init__(self, desk: Desk, *, mint: Callable[[], str] = mint_secret) -> None:
         self.desk = desk
@@ -60,7 +67,8 @@ class Coordinator:
         self.serving_since = desk.clock.now()
         self.audit = FileAudit()
         self._mint = mint
-        self.match: Match = stepping.nobody
+        self.matching: Callable[[], stepping.Match] = stepping.Later
+        self._joint = self._take_steps
         self._handed = grants.HandedOver(desk.settings.timings.beat_s)
 
     async def principal(self, secret: str) -> Principal:
@@ -91,13 +99,14 @@ class Coordinator:
         )
         return Enrolled(node_id=node.id, credential=credential, protocol=PROTOCOL_VERSION)
 
-    async def connect(self, node_id: str, message: Connect) -> Connected:
+    async def connect(self, who: Caller, message: Connect) -> Connected:
         """Give a fresh agent incarnation its node's lease, with the attempts it re-adopted."""
         _check_version(message.protocol)
         lease_s = self.desk.settings.timings.lease_s
         held = [(one.attempt, one.token) for one in message.held]
 
         def change(w: Writing) -> Connected:
+            node_id = _verified(w, who)
             lease, keep, stop = leases.connect_agent(
                 w,
                 node_id,
@@ -121,30 +130,45 @@ class Coordinator:
         self.desk.hints.pipeline.signal()
         return answer
 
-    async def claim(self, node_id: str, message: Claim) -> Claimed:
+    async def claim(self, who: Caller, message: Claim, rest: Rest | None = None) -> Claimed:
         """Hand over the attempts granted to this incarnation, waiting for some up to `wait_s`.
 
-        The reply is built from the store: a grant whose reply was lost is handed over again by the next claim.
+        The reply is built from the store: a grant whose reply was lost is handed over again by the next claim. `rest`
+        waits for a time to pass and tells when the caller has left, who is then granted nothing more.
         """
         until = self.desk.clock.monotonic() + message.wait_s
-        offer = self.board.park(node_id, message.incarnation, message.slots)
+        node_id = who if isinstance(who, str) else who.node_id
+        offer = self.board.park(node_id, message.incarnation, message.slots, frozenset(message.cached))
         try:
             while True:
-                answer = await self.granted(node_id, message)
+                answer = await self.granted(who, message)
                 left = until - self.desk.clock.monotonic()
                 done = answer.grants or answer.draining or left <= 0
                 if done or self.board.closing or offer.replaced:
                     return answer
                 self.desk.hints.distribution.signal()
-                await offer.woken.wait(self.desk.clock, left)
+                if await offer.rest(rest or self._sleep, left):
+                    return Claimed(grants=[])
         finally:
             self.board.leave(offer)
 
-    async def granted(self, node_id: str, message: Claim) -> Claimed:
+    async def _sleep(self, seconds: float) -> bool:
+        await self.desk.clock.sleep(seconds)
+        return False
+
+    async def granted(self, who: Caller, message: Claim) -> Claimed:
         """The attempts this incarnation holds and has not been handed; never waits."""
         now = self.desk.clock.now()
+        node_id = who if isinstance(who, str) else who.node_id
 
         def look(r: Reading) -> grants.Pending:
+            if isinstance(who, Shown):
+                # Most claims find nothing; that is told in one statement.
+                standing = looks.standing(r, who.credential_hash, message.incarnation)
+                if standing is None or standing.owner != who.node_id:
+                    raise Unrecognised
+                if standing.incarnation == message.incarnation and not standing.granted:
+                    return grants.Pending([], [], standing.draining)
             skip = self._handed.skip(message.incarnation, now)
             return grants.pending(r, node_id, message.incarnation, message.slots, skip)
 
@@ -154,51 +178,28 @@ class Coordinator:
         self._handed.note(message.incarnation, [grant.attempt for grant in found.grants], now)
         return Claimed(grants=found.grants, draining=found.draining)
 
-    async def beat(self, node_id: str, message: Beat) -> BeatReply:
+    async def beat(self, who: Caller, message: Beat) -> BeatReply:
         """Renew the lease of an incarnation and take down its progress."""
-        lease_s = self.desk.settings.timings.lease_s
-        progress = [
-            leases.Progress(
-                attempt_id=one.attempt,
-                token=one.token,
-                units=one.units,
-                note=one.note,
-                figures=dict(one.figures),
-                process_s=one.process_s,
-            )
-            for one in message.attempts
-        ]
-
-        def change(w: Writing) -> BeatReply:
-            grants.check_incarnation(w, node_id, message.incarnation)
-            inventory.note_settings(w, [node_id], message.settings_hash)
-            lease, stop = leases.beat(
-                w, message.incarnation, lease_s, progress, stepping.observation(message.observed, w.now)
-            )
-            return BeatReply(
-                expires_in_s=lease.expires_at - w.now,
-                stop=stop,
-                draining=looks.draining(w),
-                settings_hash=self.desk.settings.hash,
-            )
-
-        answer = await self.desk.write(change)
-        self._handed.known(message.incarnation, [one.attempt for one in message.attempts])
-        return answer
-
-    async def step(self, node_id: str, message: Step) -> Stepped:
-        """Book ends, renew the lease and grant, all in one commit; then wait up to `wait_s` for work."""
-        settings = self.desk.settings
-        said = [stepping.Said(node_id, message)]
-        (taken,) = await self.desk.write(
-            lambda w: stepping.take(
-                w, said, settings.timings.lease_s, settings.hash, self.match, kinds=settings.kinds
-            )
+        said = stepping.Said(
+            *_shown(who),
+            Step(
+                incarnation=message.incarnation,
+                attempts=message.attempts,
+                observed=message.observed,
+                settings_hash=message.settings_hash,
+            ),
         )
-        if taken.reply is None:
-            raise taken.refused or StaleToken(f"agent {message.incarnation} does not hold its node any more")
-        reply = taken.reply
-        self._handed.known(message.incarnation, [one.attempt for one in message.attempts])
+        reply = await self._taken(said)
+        return BeatReply(
+            expires_in_s=reply.expires_in_s,
+            stop=reply.stop,
+            draining=reply.draining,
+            settings_hash=reply.settings_hash,
+        )
+
+    async def step(self, who: Caller, message: Step, rest: Rest | None = None) -> Stepped:
+        """Book ends, renew the lease and grant, all in one commit; then wait up to `wait_s` for work."""
+        reply = await self._taken(stepping.Said(*_shown(who), message))
         self._handed.note(message.incarnation, [one.attempt for one in reply.grants], self.desk.clock.now())
         if message.finished:
             await self.forget_uploads([(one.attempt, one.token) for one in message.finished])
@@ -211,8 +212,25 @@ class Coordinator:
         claim = Claim(
             incarnation=message.incarnation, slots=message.slots, wait_s=message.wait_s, cached=message.cached
         )
-        claimed = await self.claim(node_id, claim)
+        claimed = await self.claim(who, claim, rest)
         return reply.model_copy(update={"grants": claimed.grants, "draining": claimed.draining})
+
+    async def _taken(self, said: stepping.Said) -> Stepped:
+        """Take a step together with all others that wait for the writer. Raises what it was refused for."""
+        taken = await self.desk.join(self._joint, said)
+        if taken.unrecognised:
+            raise Unrecognised
+        if taken.reply is None:
+            raise taken.refused or StaleToken("the agent does not hold its node any more")
+        named = [one.attempt for one in said.message.attempts]
+        self._handed.known(said.message.incarnation, named)
+        return taken.reply
+
+    def _take_steps(self, w: Writing, said: Sequence[stepping.Said]) -> list[stepping.Taken]:
+        settings = self.desk.settings
+        return stepping.take(
+            w, said, settings.timings.lease_s, settings.hash, self.matching(), kinds=settings.kinds
+        )
 
     async def started(self, node_id: str, attempt_id: int, message: Started) -> None:
         """Take down the identity of an attempt's process."""
@@ -254,6 +272,20 @@ class Coordinator:
         self.desk.hints.distribution.signal()
         if phase is Phase.DRAINING:
             self.board.wake_all()
+
+
+def _shown(who: Caller) -> tuple[str, str | None]:
+    """The node, and the credential that is still to be verified, if any."""
+    return (who, None) if isinstance(who, str) else (who.node_id, who.credential_hash)
+
+
+def _verified(r: Reading, who: Caller) -> str:
+    if isinstance(who, str):
+        return who
+    node = inventory.node_by_credential(r, who.credential_hash)
+    if node is None or node.id != who.node_id:
+        raise Unrecognised
+    return node.id
 
 
 def _end_unfit(w: Writing, *, attempt: Attempt, problem: str) -> None:

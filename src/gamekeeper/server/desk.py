@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -19,6 +19,7 @@ from gamekeeper.store.engine import Store
 from gamekeeper.store.session import Reading, Writing
 from gamekeeper.store.submission import Quotas, Terms
 
+S = TypeVar("S")
 T = TypeVar("T")
 ROLE = "coordinator"
 
@@ -99,6 +100,7 @@ class Desk:
     epoch: int
     hints: Hints = field(default_factory=Hints)
     role_lost: anyio.Event = field(default_factory=anyio.Event)
+    _joints: dict[Any, Callable[[Writing, Sequence[Any]], Sequence[Any]]] = field(default_factory=dict)
 
     @property
     def terms(self) -> Terms:
@@ -126,3 +128,20 @@ class Desk:
         except RoleLost:
             self.role_lost.set()
             raise
+
+    async def join(self, joint: Callable[[Writing, Sequence[S]], Sequence[T]], item: S) -> T:
+        """As `write`, but all callers that wait with the same `joint` share one call of it."""
+        guarded = self._joints.get(joint)
+        if guarded is None:
+
+            def guarded(w: Writing, items: Sequence[S]) -> Sequence[T]:
+                check_role(w, ROLE, self.epoch)
+                return joint(w, items)
+
+            self._joints[joint] = guarded
+        try:
+            answer: T = await self.store.ajoin(guarded, item)
+        except RoleLost:
+            self.role_lost.set()
+            raise
+        return answer

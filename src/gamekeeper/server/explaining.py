@@ -183,7 +183,7 @@ def _node(r: Reading, node_id: str) -> Why:
     node = inventory.node(r, node_id)
     if node is None:
         raise NotFound(f"node {node_id!r:.80} does not exist", remedy="see `gamekeeper nodes`")
-    agent = next((one for one in leases.agents(r) if one.lease.node_id == node_id), None)
+    agent = leases.agent_of(r, node_id)
     seen = node.observation
     facts = {
         "host name": node.host_name,

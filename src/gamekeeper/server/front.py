@@ -6,7 +6,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gamekeeper.core.errors import Busy
-from gamekeeper.server.app import error_response
+from gamekeeper.server.http import error_response
 
 HEALTH = "/healthz"
 LEADER = "/healthz/leader"

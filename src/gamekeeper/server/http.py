@@ -4,22 +4,41 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import anyio
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.responses import Response
+from starlette.types import Receive
 
 from gamekeeper.core.errors import (
+    Busy,
+    Corrupt,
     GamekeeperError,
     NotAllowed,
+    NotFound,
+    Refused,
+    StorageFull,
     UsageError,
 )
+from gamekeeper.protocol import ErrorBody
+from gamekeeper.server.board import Rest
 from gamekeeper.server.coordinator import Coordinator
-from gamekeeper.server.principals import Principal, Right
+from gamekeeper.server.principals import Principal, Right, Unauthenticated
+from gamekeeper.server.uploads import TooLarge
 
-T = TypeVar("T")
+_STATUS: tuple[tuple[type[GamekeeperError], int], ...] = (
+    (TooLarge, 413),
+    (UsageError, 400),
+    (Unauthenticated, 401),
+    (NotAllowed, 403),
+    (NotFound, 404),
+    (Refused, 409),
+    (Corrupt, 409),
+    (Busy, 503),
+    (StorageFull, 507),
+)
 
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -65,9 +84,10 @@ async def joiner(principal: Caller) -> Principal:
     return _require(principal, Right.JOIN)
 
 
-async def node(principal: Caller) -> str:
-    """Lets an enrolled node in; answers its id."""
-    return _require(principal, Right.NODE).node_id
+async def node(principal: Caller, request: Request) -> str:
+    """Lets an enrolled node in; answers its id, and notes it for those who serve the call."""
+    request.state.node_id = _require(principal, Right.NODE).node_id
+    return principal.node_id
 
 
 async def sane_body(request: Request) -> None:
@@ -95,24 +115,34 @@ def _fits(value: object) -> bool:
     return True
 
 
-async def until_gone(request: Request, work: Awaitable[T]) -> T | None:
-    """The result of `work`; `None`, and `work` cancelled, when the caller hangs up first."""
-    result: list[T] = []
-    failure: list[GamekeeperError] = []
-    async with anyio.create_task_group() as tasks:
+def rest_of(receive: Receive) -> Rest:
+    """Waits for seconds to pass, or for the caller to hang up; `receive` is the call's, its body read already."""
 
-        async def watch() -> None:
-            while (await request.receive())["type"] != "http.disconnect":
+    async def rest(seconds: float) -> bool:
+        with anyio.move_on_after(seconds):
+            while (await receive())["type"] != "http.disconnect":
                 pass
-            tasks.cancel_scope.cancel()
+            return True
+        return False
 
-        tasks.start_soon(watch)
-        try:
-            result.append(await work)
-        except GamekeeperError as error:
-            # Out of the task group by hand: it would wrap the error into a group.
-            failure.append(error)
-        tasks.cancel_scope.cancel()
-    if failure:
-        raise failure[0]
-    return result[0] if result else None
+    return rest
+
+
+def status_of(error: GamekeeperError) -> int:
+    """The HTTP status that goes with an error."""
+    return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+
+
+def error_message(error: GamekeeperError) -> tuple[int, bytes, tuple[tuple[bytes, bytes], ...]]:
+    """An error as it is sent: the HTTP status, the body, and headers besides those of its form."""
+    wait = error.retry_after_s if isinstance(error, Busy) else None
+    body = ErrorBody(code=error.code, message=error.message, remedy=error.remedy, retry_after_s=wait)
+    headers = () if wait is None else ((b"retry-after", b"%d" % max(1, round(wait))),)
+    return status_of(error), body.model_dump_json().encode(), headers
+
+
+def error_response(error: GamekeeperError) -> Response:
+    """An error as a response of the framework."""
+    status, body, headers = error_message(error)
+    plain = {name.decode(): value.decode() for name, value in headers}
+    return Response(body, status, plain, "application/json")

@@ -36,6 +36,18 @@ class Unauthenticated(NotAllowed):
     """No secret was shown, or nobody's."""
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A caller who is held for `node_id` until the transaction that serves the call has looked at the credential."""
+
+    node_id: str
+    credential_hash: str
+
+
+class Unrecognised(Exception):
+    """The credential shown is not, or not any more, that of the node it was held for. Nothing was done."""
+
+
 def mint_secret() -> str:
     """A fresh secret of 256 random bits, printable."""
     return secrets.token_urlsafe(32)

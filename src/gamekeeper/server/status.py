@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from gamekeeper.core.jobs import JobState
 from gamekeeper.core.lines import Line
 from gamekeeper.core.matches import Purpose
-from gamekeeper.core.nodes import NodeStatus
 from gamekeeper.daemons import looks
 from gamekeeper.inspection import Attention, LineRow, PromotionTest, Status
 from gamekeeper.policy.continuous_loop import Phase, Stage
@@ -21,6 +20,7 @@ from gamekeeper.store.decisions import StoredVerdict
 from gamekeeper.store.session import Reading
 from gamekeeper.store.summary import LineSummary, Totals
 
+OTHERS_COUNTED = 1000
 MAX_ATTENTION = 20
 FAILURES_TOLD = 2
 
@@ -142,8 +142,7 @@ def _attention(r: Reading, settings: Settings, totals: Totals, lost_artifacts: i
             sentence=f"{node.host_name} lost its lease" + _ago(r, node.last_seen_at),
             hint=f"gamekeeper why node {node.id}",
         )
-        for node in inventory.nodes(r)
-        if node.status is NodeStatus.LOST
+        for node in inventory.lost_nodes(r, MAX_ATTENTION)
     ]
     items += _other_settings(r, settings)
     for name in settings.lines:
@@ -161,12 +160,7 @@ def _attention(r: Reading, settings: Settings, totals: Totals, lost_artifacts: i
 
 def _other_settings(r: Reading, settings: Settings) -> list[Attention]:
     """Live machines whose agents run under other settings than the coordinator."""
-    reported = inventory.settings_hashes(r)
-    other = [
-        node.host_name
-        for node in inventory.nodes(r)
-        if node.status is NodeStatus.UP and reported.get(node.id) not in {None, settings.hash}
-    ]
+    other = inventory.other_settings(r, settings.hash, OTHERS_COUNTED)
     if not other:
         return []
     who = other[0] if len(other) == 1 else f"{other[0]} and {len(other) - 1} more"

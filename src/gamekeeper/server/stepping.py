@@ -6,8 +6,9 @@ its attempt's token, the rest under the incarnation that holds the node.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from gamekeeper.core.actions import GrantJob
 from gamekeeper.core.errors import GamekeeperError, NotAllowed, NotFound, Refused, StaleToken
@@ -28,18 +29,20 @@ from gamekeeper.store.session import Reading, Writing
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """A step with the node whose credential it came under."""
+    """A step of a node's agent; `credential_hash`, if given, is still to be found the node's own."""
 
     node_id: str
+    credential_hash: str | None
     message: Message
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What came of a step. `refused`: nothing of it was done, and this is why."""
+    """What came of a step. `refused`, or `unrecognised` when the credential is not the node's: nothing was done."""
 
     reply: Stepped | None = None
     refused: GamekeeperError | None = None
+    unrecognised: bool = False
 
 
 @dataclass(slots=True)
@@ -52,9 +55,23 @@ class _Judged:
     stale: dict[int, FinishedOne] = field(default_factory=dict)
 
 
-def nobody(_w: Writing, _waiting: Sequence[Free]) -> list[GrantJob]:
-    """The match that grants nothing: the distributor's own pass follows."""
-    return []
+class Match(Protocol):
+    """Says which ready jobs go to which agents of a round of steps, and is told which of its grants came true."""
+
+    def __call__(self, w: Writing, waiting: Sequence[Free], /) -> Sequence[GrantJob]: ...
+
+    def settle(self, w: Writing, granted: Collection[tuple[int, str]], /) -> None: ...
+
+
+class Later:
+    """Grants nothing: the distributor's own pass follows."""
+
+    def __call__(self, _w: Writing, _waiting: Sequence[Free], /) -> Sequence[GrantJob]:
+        """No grants."""
+        return []
+
+    def settle(self, _w: Writing, _granted: Collection[tuple[int, str]], /) -> None:
+        """Nothing was granted."""
 
 
 def take(
@@ -62,7 +79,7 @@ def take(
     said: Sequence[Said],
     lease_s: float,
     settings_hash: str,
-    match: step.Match = nobody,
+    match: Match,
     *,
     kinds: Mapping[str, JobKind] = BUILT_IN_KINDS,
 ) -> list[Taken]:
@@ -75,9 +92,15 @@ def take(
     steps: list[step.Step] = []
     answers: list[Taken] = [Taken(refused=overtaken_agent(one.message.incarnation)) for one in said]
     places = []
+    holders = looks.holders(w, [one.node_id for one in said])
     for place, one in enumerate(said):
-        message = one.message
-        if looks.incarnation_of(w, one.node_id) != message.incarnation:
+        message, holder = one.message, holders.get(one.node_id)
+        if one.credential_hash is not None and (
+            holder is None or holder.credential_hash != one.credential_hash
+        ):
+            answers[place] = Taken(unrecognised=True)
+            continue
+        if holder is None or holder.incarnation != message.incarnation:
             continue
         judged[place] = mine = _judge_all(w, one, kinds)
         steps.append(
@@ -95,7 +118,9 @@ def take(
         )
         places.append(place)
     _note_settings(w, [said[place] for place in places])
-    for place, reply in zip(places, step.take_steps(w, steps, match), strict=True):
+    replies = step.take_steps(w, steps, match)
+    match.settle(w, {(one.row["id"], one.incarnation) for reply in replies for one in reply.granted})
+    for place, reply in zip(places, replies, strict=True):
         if reply.lease is None:
             answers[place] = Taken(refused=reply.refused)
             continue

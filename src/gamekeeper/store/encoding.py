@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any
 
 from gamekeeper.core.errors import Corrupt, UsageError
@@ -18,7 +19,7 @@ def to_json(value: object) -> str:
     Raises `UsageError` for what JSON cannot hold (NaN, infinities, other types) and beyond `MAX_JSON` characters.
     """
     try:
-        encoded = json.dumps(value, allow_nan=False, separators=(",", ":"), default=_plain)
+        encoded = _ENCODE(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"a value cannot be stored as JSON: {error}") from error
     if len(encoded) > MAX_JSON:
@@ -30,6 +31,18 @@ def _plain(value: object) -> object:
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"{type(value).__name__} is not a JSON type")
+
+
+_ENCODE = json.JSONEncoder(allow_nan=False, separators=(",", ":"), default=_plain).encode
+
+
+def list_json(values: Sequence[int] | Sequence[str]) -> str:
+    """A list of whole numbers, or of texts, as JSON: fast."""
+    return (
+        "["
+        + ",".join([int.__repr__(each) if isinstance(each, int) else _quoted(each) for each in values])
+        + "]"
+    )
 
 
 def object_of(encoded: str) -> dict[str, object]:

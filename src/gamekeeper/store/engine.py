@@ -18,13 +18,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
-from sqlalchemy.exc import DBAPIError
-
 from gamekeeper.core.clock import Clock, unseeded
 from gamekeeper.core.errors import Refused
 from gamekeeper.store.migration import check_ours, load_fresh, migrate, migrate_server
-from gamekeeper.store.places import is_server
-from gamekeeper.store.session import Link, Reading, Writing, in_words
+from gamekeeper.store.places import is_server, need_driver
+from gamekeeper.store.session import Link, Reading, Writing, worded
 from gamekeeper.store.sqlite import SqliteLink, check_folder
 from gamekeeper.store.writer import Committer, Request, Writer, closed
 
@@ -52,12 +50,18 @@ class Store(ABC):
 
     @staticmethod
     def open(
-        place: str | Path, clock: Clock, rng: random.Random | None = None, *, idle_s: float = IDLE_S
+        place: str | Path,
+        clock: Clock,
+        rng: random.Random | None = None,
+        *,
+        idle_s: float = IDLE_S,
+        passfile: str = "",
     ) -> Store:
         """Open the store at `place`: a file, made if there is none; "postgresql://…"; ":memory:" is `inline`.
 
         On PostgreSQL all times are those of the database's clock, and a transaction in which this process falls silent
-        for `idle_s` seconds is undone by the server, so that a paused process holds nothing up for longer.
+        for `idle_s` seconds is undone by the server, so that a paused process holds nothing up for longer. `passfile`
+        is a file with passwords as libpq reads it.
 
         Raises `Refused` for another program's or a later version's database, `Corrupt` for a damaged one, `UsageError`
         when it cannot be opened, `Busy` when another process holds it or the server does not answer, `NotAllowed` when
@@ -66,7 +70,7 @@ class Store(ABC):
         if str(place) == ":memory:":
             return Store.inline(clock, rng)
         if isinstance(place, str) and is_server(place):
-            return PostgresStore(place, clock, rng, idle_s=idle_s)
+            return PostgresStore(place, clock, rng, idle_s=idle_s, passfile=passfile)
         return FileStore(Path(place), clock, rng)
 
     @staticmethod
@@ -164,7 +168,7 @@ class ServedStore(Store):
         return self._writer.waiting()
 
     def read(self, function: Callable[[Reading], T]) -> T:
-        with self._reader() as link, _words(link):
+        with self._reader() as link, worded(link):
             now = link.begin_reading()
             try:
                 return function(Reading(link, self._clock.now() if now is None else now))
@@ -245,7 +249,7 @@ class FileStore(ServedStore):
 
     def _reading_link(self) -> SqliteLink:
         link = SqliteLink(self._path, read_only=True)
-        with _words(link):
+        with worded(link):
             link.prepare()
         return link
 
@@ -260,18 +264,20 @@ class PostgresStore(ServedStore):
         rng: random.Random | None = None,
         *,
         idle_s: float = IDLE_S,
+        passfile: str = "",
         time: StoreTime | None = None,
     ) -> None:
+        need_driver()
         from gamekeeper.store.hints import HintListener
         from gamekeeper.store.postgres import PostgresLink, Server
 
-        self._server = Server.named(url, clock, idle_s=idle_s, time=time)
+        self._server = Server.named(url, clock, idle_s=idle_s, passfile=passfile, time=time)
         self._listener: HintListener | None = None
         self._make_listener = HintListener
         self._link = PostgresLink(self._server)
         ready = False
         try:
-            with _words(self._link):
+            with worded(self._link):
                 migrate_server(self._link)
             ready = True
         finally:
@@ -316,7 +322,7 @@ class InlineStore(Store):
         return self._committer.commits
 
     def read(self, function: Callable[[Reading], T]) -> T:
-        with self._turn(), _words(self._link):
+        with self._turn(), worded(self._link):
             self._link.raw.execute("PRAGMA query_only = ON")
             try:
                 return function(Reading(self._link, self._clock.now()))
@@ -370,23 +376,11 @@ class InlineStore(Store):
                 self._inside = False
 
 
-@contextmanager
-def _words(link: Link) -> Iterator[None]:
-    """Raise the driver's errors as the store's."""
-    try:
-        yield
-    except (DBAPIError, link.errors) as error:
-        meaning = in_words(error, link)
-        if meaning is error:
-            raise
-        raise meaning from error
-
-
 def _open_writer(path: str) -> SqliteLink:
     link = SqliteLink(path)
     ready = False
     try:
-        with _words(link):
+        with worded(link):
             check_ours(link)
             mode = link.raw.execute("PRAGMA journal_mode = WAL").fetchone()[0]
             if mode != "wal":

@@ -9,6 +9,7 @@ from gamekeeper.core.actions import GrantJob
 from gamekeeper.core.errors import GamekeeperError, IllegalTransition, NotFound, StaleToken
 from gamekeeper.core.events import AttemptLeased
 from gamekeeper.core.jobs import Attempt, AttemptState, Job, JobState
+from gamekeeper.core.nodes import NodeStatus
 from gamekeeper.core.requirements import GpuShare
 from gamekeeper.store.attempts import job_of
 from gamekeeper.store.counters import Tally
@@ -18,7 +19,8 @@ from gamekeeper.store.session import Reading, Row, Writing
 from gamekeeper.store.statements import adding, changing, sql
 
 _HOLDERS = sql(
-    "SELECT l.node_id, l.incarnation, l.token, l.expires_at, l.reaped, n.slots, t.node_id AS timed,"
+    "SELECT l.node_id, l.incarnation, l.token, l.expires_at, l.reaped, n.slots, n.status,"
+    " n.last_seen_at, t.node_id AS timed,"
     " (SELECT count(*) FROM attempts WHERE node_id = n.id AND {live_attempt}) AS busy"
     " FROM agent_leases l JOIN nodes n ON n.id = l.node_id LEFT JOIN slot_time t ON t.node_id = l.node_id"
     " WHERE l.incarnation IN LIST(:incarnations) ORDER BY l.node_id FOR UPDATE OF l"
@@ -46,7 +48,17 @@ _OLDEST = sql(
 class Holder:
     """A node and the agent incarnation that holds its newest lease, as one transaction knows them."""
 
-    __slots__ = ("busy", "expires_at", "incarnation", "node_id", "reaped", "slots", "timed", "token")
+    __slots__ = (
+        "busy",
+        "expires_at",
+        "incarnation",
+        "node_id",
+        "reaped",
+        "seen_at",
+        "slots",
+        "timed",
+        "token",
+    )
 
     def __init__(self, row: Row) -> None:
         self.node_id: str = row["node_id"]
@@ -56,6 +68,8 @@ class Holder:
         self.reaped = bool(row["reaped"])
         self.slots: int = row["slots"]
         self.busy: int = row["busy"]
+        # When a node that is up was last heard of, as far as the store says.
+        self.seen_at: float = row["last_seen_at"] or 0.0 if row["status"] == NodeStatus.UP else 0.0
         self.timed = row["timed"] is not None
 
 

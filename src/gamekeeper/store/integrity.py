@@ -181,7 +181,12 @@ def check(r: Reading) -> list[str]:
     for rule in RULES:
         found = r.conn.exec_driver_sql(rule.query.format_map(CONDITIONS)).mappings().fetchmany(20)
         problems += [rule.sentence.format(**row) for row in found]
-    return problems + (_file_problems(r) if r.dialect is SQLITE else _server_problems(r))
+    return problems + damage(r)
+
+
+def damage(r: Reading) -> list[str]:
+    """What the engine itself finds wrong, whatever the schema."""
+    return _file_problems(r) if r.dialect is SQLITE else _server_problems(r)
 
 
 def _file_problems(r: Reading) -> list[str]:

@@ -17,6 +17,7 @@ from gamekeeper.store.statements import adding, sql
 
 _ADD_NODE = adding(node_table, "id", *(c.name for c in node_table.columns if c.name != "id"))
 _NODES = sql("SELECT * FROM nodes ORDER BY id")
+_LOST_NODES = sql("SELECT * FROM nodes WHERE status = 'lost' ORDER BY id LIMIT :limit")
 _NODE = sql("SELECT * FROM nodes WHERE id = :id")
 _BY_CREDENTIAL = sql("SELECT * FROM nodes WHERE credential_hash = :hash")
 _REAP = sql("UPDATE agent_leases SET reaped = 1 WHERE node_id = :id AND expires_at <= :now AND reaped = 0")
@@ -30,9 +31,21 @@ _STANDINGS = sql(
     "SELECT n.*, l.incarnation, l.expires_at, l.reaped FROM nodes n LEFT JOIN agent_leases l ON l.node_id = n.id"
     " ORDER BY n.id"
 )
+_STANDINGS_OF = sql(
+    "SELECT n.*, l.incarnation, l.expires_at, l.reaped FROM nodes n LEFT JOIN agent_leases l ON l.node_id = n.id"
+    " WHERE n.id IN LIST(:ids) ORDER BY n.id"
+)
+_TAKEN_OF = sql(
+    "SELECT a.node_id, a.gpus, j.requirements FROM attempts a JOIN jobs j ON j.id = a.job_id"
+    " WHERE a.{live_attempt} AND a.node_id IN LIST(:ids) ORDER BY a.id"
+)
 _TAKEN = sql(
     "SELECT a.node_id, a.gpus, j.requirements FROM attempts a JOIN jobs j ON j.id = a.job_id WHERE a.{live_attempt}"
     " ORDER BY a.id"
+)
+_OTHER_SETTINGS = sql(
+    "SELECT host_name FROM nodes WHERE status = 'up' AND settings_hash IS NOT NULL AND settings_hash <> :hash"
+    " ORDER BY id LIMIT :limit"
 )
 _SET_SETTINGS = sql(
     "UPDATE nodes SET settings_hash = :hash WHERE id IN LIST(:ids)"
@@ -98,16 +111,18 @@ class Standing:
     taken: tuple[tuple[Requirements, tuple[GpuShare, ...]], ...]
 
 
-def standings(r: Reading) -> list[Standing]:
-    """All nodes with what they have and what is taken of it, by id: two queries, whatever the number of nodes."""
+def standings(r: Reading, only: Sequence[str] | None = None) -> list[Standing]:
+    """Nodes (those of `only`, if given) with what they have and what is taken of it, by id: two queries in all."""
+    whole = only is None
     taken: dict[str, list[tuple[Requirements, tuple[GpuShare, ...]]]] = {}
     known: dict[str, Requirements] = {}
-    for row in r.rows(_TAKEN):
+    for row in r.rows(_TAKEN) if whole else r.rows(_TAKEN_OF, ids=list(only or ())):
         words = row["requirements"]
         if words not in known:
             known[words] = Requirements.from_map(object_of(words))
         taken.setdefault(row["node_id"], []).append((known[words], shares_of(row["gpus"])))
-    return [_standing(row, tuple(taken.get(row["id"], ()))) for row in r.rows(_STANDINGS)]
+    rows = r.rows(_STANDINGS) if whole else r.rows(_STANDINGS_OF, ids=list(only or ()))
+    return [_standing(row, tuple(taken.get(row["id"], ()))) for row in rows]
 
 
 def set_machine(w: Writing, node_id: str, machine: Capacity) -> None:
@@ -133,6 +148,11 @@ def note_settings(w: Writing, node_ids: Sequence[str], settings_hash: str | None
 def settings_hashes(r: Reading) -> dict[str, str | None]:
     """The settings each node said it runs under; `None` where it has not said."""
     return {row["id"]: row["settings_hash"] for row in r.rows(_SETTINGS)}
+
+
+def other_settings(r: Reading, settings_hash: str, limit: int) -> list[str]:
+    """The host names of up to `limit` live nodes that said they run under other settings."""
+    return [str(row["host_name"]) for row in r.rows(_OTHER_SETTINGS, hash=settings_hash, limit=limit)]
 
 
 def set_target(w: Writing, node_id: str, slots: int | None) -> None:
@@ -162,6 +182,11 @@ def _standing(row: Row, taken: tuple[tuple[Requirements, tuple[GpuShare, ...]], 
         row["id"], capacity_of(row), row["incarnation"] if held else None, row["expires_at"] if held else 0.0,
         row["target_slots"], taken,
     )  # fmt: skip
+
+
+def lost_nodes(r: Reading, limit: int) -> list[Node]:
+    """Up to `limit` nodes whose lease was reaped, by id."""
+    return [_node(row) for row in r.rows(_LOST_NODES, limit=limit)]
 
 
 def mark_lost(w: Writing, node_id: str) -> None:

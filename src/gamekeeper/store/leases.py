@@ -72,11 +72,24 @@ _PROGRESS = changing(
 _ENDING = sql(
     "UPDATE attempts SET state = 'ending' WHERE id IN LIST(:ids) AND state IN ('leased', 'running')"
 )
-_AGENTS = sql(
+_STATE = (
     "SELECT l.node_id, l.incarnation, l.token, l.since, l.expires_at, l.reaped, n.slots, n.status,"
-    " (SELECT count(*) FROM attempts WHERE node_id = n.id AND {live_attempt}) AS busy"
-    " FROM agent_leases l JOIN nodes n ON n.id = l.node_id ORDER BY l.node_id"
+    " (SELECT count(*) FROM attempts WHERE node_id = n.id AND {{live_attempt}}) AS busy"
+    " FROM agent_leases l JOIN nodes n ON n.id = l.node_id{}"
 )
+_AGENTS = sql(_STATE.format(" ORDER BY l.node_id"))
+_AGENT_OF = sql(_STATE.format(" WHERE l.node_id = :node_id"))
+_RUN_OUT = sql(_STATE.format(" WHERE l.expires_at <= :now ORDER BY l.node_id"))
+_UNHELD = sql(
+    "SELECT a.id, a.token, a.job_id, a.node_id, a.incarnation, a.leased_at"
+    " FROM attempts a LEFT JOIN agent_leases l ON l.node_id = a.node_id"
+    " WHERE a.{live_attempt} AND (l.node_id IS NULL OR l.expires_at <= :now OR l.incarnation <> a.incarnation)"
+    " ORDER BY a.id"
+)
+
+
+# When a node was last seen is written down no more often than this.
+SEEN_AGAIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +144,18 @@ class AgentState:
     slots: int
     busy: int
     status: NodeStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Unheld:
+    """A live attempt whose lease is over, was overtaken, or never was."""
+
+    attempt_id: int
+    token: int
+    job_id: int
+    node_id: str
+    incarnation: str
+    leased_at: float
 
 
 def take_role(w: Writing, role: str, holder: str, lease_s: float, *, displace: bool = False) -> int:
@@ -284,7 +309,11 @@ def beat_many(w: Writing, beats: Sequence[Beat], held: Mapping[str, Holder]) -> 
         ("expires_at", "node_id", "incarnation"),
         [(holder.expires_at, holder.node_id, holder.incarnation) for holder in mine.values()],
     )
-    unseen = [mine[beat.incarnation].node_id for beat in valid if beat.observation is None]
+    unseen = [
+        mine[beat.incarnation].node_id
+        for beat in valid
+        if beat.observation is None and abs(w.now - mine[beat.incarnation].seen_at) >= SEEN_AGAIN_S
+    ]
     if unseen:
         w.run(_NODES_SEEN, now=w.now, ids=unseen)
     for beat in valid:
@@ -359,20 +388,35 @@ class _Look:
 
 def agents(r: Reading) -> list[AgentState]:
     """The newest lease of every node that ever connected, by node id."""
-    return [
-        AgentState(
-            AgentLease(row["incarnation"], row["node_id"], row["token"], row["expires_at"]), row["since"],
-            bool(row["reaped"]), row["slots"], row["busy"], NodeStatus(row["status"]),
-        )
-        for row in r.rows(_AGENTS)
-    ]  # fmt: skip
+    return [_state_of(row) for row in r.rows(_AGENTS)]
+
+
+def agent_of(r: Reading, node_id: str) -> AgentState | None:
+    """The newest lease of a node; `None` when it never connected."""
+    row = r.first(_AGENT_OF, node_id=node_id)
+    return None if row is None else _state_of(row)
 
 
 def expired_leases(r: Reading) -> list[AgentState]:
     """Leases that ran out and still have something to clear up: not yet reaped, or with live attempts."""
     return [
-        state for state in agents(r) if state.lease.expires_at <= r.now and (not state.reaped or state.busy)
+        state for row in r.rows(_RUN_OUT, now=r.now) if not (state := _state_of(row)).reaped or state.busy
     ]
+
+
+def unheld_attempts(r: Reading) -> list[Unheld]:
+    """Live attempts that no running lease of the incarnation they were granted to covers, the oldest first."""
+    return [
+        Unheld(row["id"], row["token"], row["job_id"], row["node_id"], row["incarnation"], row["leased_at"])
+        for row in r.rows(_UNHELD, now=r.now)
+    ]
+
+
+def _state_of(row: Row) -> AgentState:
+    return AgentState(
+        AgentLease(row["incarnation"], row["node_id"], row["token"], row["expires_at"]), row["since"],
+        bool(row["reaped"]), row["slots"], row["busy"], NodeStatus(row["status"]),
+    )  # fmt: skip
 
 
 def _check_incarnation(w: Writing, node_id: str, incarnation: str) -> None:

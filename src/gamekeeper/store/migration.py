@@ -49,6 +49,25 @@ def migrate(link: SqliteLink) -> None:
         link.raw.execute("PRAGMA foreign_keys = ON")
 
 
+def version_of(link: Link) -> str | None:
+    """The schema's version; `None` for an empty database. Raises `Refused` for one that is not ours."""
+    return _version(link) if isinstance(link, SqliteLink) else _server_version(link)
+
+
+def begin_at(link: Link, version: str) -> None:
+    """Make the schema of `version` in an empty database, inside the transaction at hand."""
+    if isinstance(link, SqliteLink):
+        link.raw.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    else:
+        _make_ours(link)
+    _upgrade(link, version)
+
+
+def upgrade_to(link: Link, version: str) -> None:
+    """Bring the schema to `version`, inside the transaction at hand."""
+    _upgrade(link, version)
+
+
 def check_ours(link: SqliteLink) -> None:
     """Raise `Refused` for a database of another program or of a later version; nothing is written to it."""
     _version(link)
@@ -60,9 +79,24 @@ def migrate_server(link: Link) -> None:
     Raises `Refused` for a database of another program, for one that a later version wrote, and for one that cannot
     hold all text; `Busy` when two processes make it at the very same time.
     """
+    try:
+        _migrate_server(link)
+    except link.errors as error:
+        # Two that make the very first table at once: the database lets one do it, and the other finds it done.
+        if getattr(error, "sqlstate", "") not in _MADE_TWICE:
+            raise
+        _migrate_server(link)
+
+
+_MADE_TWICE = {"23505", "42P07"}
+
+
+def _migrate_server(link: Link) -> None:
     link.begin()
     done = False
     try:
+        # Importing Alembic takes its time, and another's migration may take minutes.
+        link.execute("SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL lock_timeout = 0")
         if _server_version(link) != HEAD:
             _make_ours(link)
             # Whoever waited for the lock finds the work done.
@@ -131,7 +165,7 @@ def _foreign(link: Link) -> Refused:
 
 
 def _checked(link: Link, version: str) -> str:
-    if version not in _known():
+    if version not in known_versions():
         raise Refused(
             f"the store {link.path} is of a later version of Gamekeeper (schema {version}, this one knows {HEAD})",
             remedy="install that version or a later one",
@@ -139,7 +173,7 @@ def _checked(link: Link, version: str) -> str:
     return version
 
 
-def _known() -> frozenset[str]:
+def known_versions() -> frozenset[str]:
     """All schema versions this program can bring up to date."""
     return frozenset(path.name.split("_", 1)[0] for path in (FOLDER / "versions").glob("[0-9]*.py"))
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from urllib.parse import urlsplit
+from gamekeeper.core.errors import UsageError
 
 SCHEMES = ("postgresql", "postgres")
 
@@ -17,10 +16,21 @@ def shown(place: str) -> str:
     """`place` without any secret: user, host, port and database of a server; a file as it is."""
     if not is_server(place):
         return place
-    rest = place.partition("://")[2]
-    # Everything before the last "@" of the authority may be a password, also in an address that is not well formed.
-    host = rest.rpartition("@")[2].partition("?")[0]
-    user = ""
-    with contextlib.suppress(ValueError):
-        user = urlsplit(place).username or ""
+    rest, _, query = place.partition("://")[2].partition("?")
+    before, _, host = rest.rpartition("@")
+    if "@" in query or "@" in before:
+        # Nobody knows where the password of an address ends that is not well formed.
+        return "postgresql://..."
+    user = before.partition(":")[0]
     return f"postgresql://{f'{user}@' if user else ''}{host}"
+
+
+def need_driver() -> None:
+    """Raise `UsageError` unless the driver for PostgreSQL is installed: only those who use a server need it."""
+    try:
+        import psycopg  # noqa: F401
+    except ImportError as error:
+        raise UsageError(
+            f"PostgreSQL needs the driver psycopg, which cannot be used here: {error}",
+            remedy="pip install 'gamekeeper[postgres]'",
+        ) from error

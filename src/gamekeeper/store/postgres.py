@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -27,7 +28,7 @@ from sqlalchemy.pool import StaticPool
 from gamekeeper.core.clock import Clock
 from gamekeeper.core.errors import Busy, GamekeeperError, UsageError
 from gamekeeper.store.places import shown
-from gamekeeper.store.server_errors import COMMIT_CUT, CUT, said_by_server
+from gamekeeper.store.server_errors import COMMIT_CUT, CUT, GONE, said_by_server
 from gamekeeper.store.statements import POSTGRESQL, Compiled, Value
 
 StoreTime = Callable[[float], float]
@@ -107,7 +108,9 @@ class Server:
     _read_at: float = 0.0
 
     @classmethod
-    def named(cls, url: str, clock: Clock, *, idle_s: float, time: StoreTime | None = None) -> Server:
+    def named(
+        cls, url: str, clock: Clock, *, idle_s: float, passfile: str = "", time: StoreTime | None = None
+    ) -> Server:
         """The database at `url`. Raises `UsageError` when that cannot be read; no message holds its password."""
         path = shown(url)
         try:
@@ -118,6 +121,8 @@ class Server:
                 remedy="write it as postgresql://USER@HOST:PORT/DATABASE, special characters as %XX",
             ) from None
         known.setdefault("connect_timeout", CONNECT_S)
+        if passfile:
+            known["passfile"] = str(Path(passfile).expanduser())
         known.setdefault("application_name", "gamekeeper")
         # Of several hosts, the one that can be written; and the end of a silent network is noticed.
         known.setdefault("target_session_attrs", "read-write")
@@ -391,7 +396,11 @@ class PostgresLink:
         result = self._raw.pgconn.exec_(words.encode())
         if result.status in (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK):
             return (result.get_value(0, 0) or b"") if result.ntuples else b""
-        raise psycopg.errors.error_from_result(result)
+        error = psycopg.errors.error_from_result(result)
+        if error.sqlstate is None or error.sqlstate in GONE:
+            # The library does not always see at once that nobody is at the other end any more.
+            self._raw.close()
+        raise error
 
 
 def _alike(column: Sequence[Value]) -> list[Any]:

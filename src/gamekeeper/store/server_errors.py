@@ -17,6 +17,9 @@ from gamekeeper.core.errors import (
 CUT = "the connection to the store {path} was lost before a commit"
 COMMIT_CUT = "the connection to the store {path} was lost during a commit: whether it was applied is unknown"
 
+# The server ended the connection together with the statement.
+GONE = {"57P01", "57P02", "57P03", "57P05", "25P03", "25P04"}
+
 _FULL = {"53100"}
 _DAMAGED = {"XX001", "XX002", "58030"}
 # Deadlock and serialisation; locks not to be had; shutting down, starting up; too many connections; out of memory;
@@ -55,7 +58,7 @@ def said_by_server(error: psycopg.Error, path: str, *, connecting: bool = False)
         )
     if code in _UNFIT or (isinstance(error, psycopg.DataError) and not code):
         return UsageError(f"a value cannot be stored: {words}")
-    if isinstance(error, psycopg.OperationalError) and not code:
+    if not code and not isinstance(error, psycopg.ProgrammingError | psycopg.NotSupportedError):
         return Busy(CUT.format(path=path), remedy="call again: nothing was written")
     return None
 

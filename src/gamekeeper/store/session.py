@@ -99,6 +99,18 @@ def in_words(error: BaseException, link: Link) -> BaseException:
     return meaning
 
 
+@contextmanager
+def worded(link: Link) -> Iterator[None]:
+    """Raise the driver's errors as the store's."""
+    try:
+        yield
+    except (DBAPIError, link.errors) as error:
+        meaning = in_words(error, link)
+        if meaning is error:
+            raise
+        raise meaning from error
+
+
 # Events after which there is work to give out, or room for it.
 HINTING = frozenset(
     kind.name for kind in (AgentConnected, AttemptEnded, CoordinatorStarted, JobEnded, JobSubmitted)

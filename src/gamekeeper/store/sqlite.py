@@ -19,6 +19,10 @@ from gamekeeper.store.statements import SQLITE, Compiled, Value
 
 APPLICATION_ID = 0x474B5052
 BUSY_MS = 5000
+# The pages that a busy writer touches again and again stay in memory.
+WRITER_CACHE_KIB = 64 * 1024
+# A checkpoint flushes the log and the database: after so many pages it is rare beside commits, and the log small.
+CHECKPOINT_PAGES = 8000
 
 _FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 _LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
@@ -76,6 +80,9 @@ class SqliteLink:
             self.raw.execute(f"PRAGMA {pragma}")
         if self._read_only:
             self.raw.execute("PRAGMA query_only = ON")
+        else:
+            self.raw.execute(f"PRAGMA cache_size = -{WRITER_CACHE_KIB}")
+            self.raw.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
 
     usable = True
 
@@ -160,7 +167,7 @@ def translated(error: sqlite3.Error, path: str) -> GamekeeperError | None:
     if primary in _BROKEN:
         return Corrupt(
             f"the store {path} is damaged or no Gamekeeper store: {error}",
-            remedy="restore it from a backup, or move it away to start afresh",
+            remedy="restore a backup (gamekeeper store restore DIR --force), or move it away to start afresh",
         )
     if primary in _READ_ONLY:
         return NotAllowed(

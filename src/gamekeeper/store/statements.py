@@ -23,7 +23,7 @@ from sqlalchemy.sql.base import Executable
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import ClauseElement
 
-from gamekeeper.store.encoding import to_json
+from gamekeeper.store.encoding import list_json
 from gamekeeper.store.schema import CONDITIONS
 
 Value = str | int | float | None | Sequence[int] | Sequence[str]
@@ -56,7 +56,7 @@ class Compiled:
         else:
             values = [given[name] if name in given else self.fixed[name] for name in self.names]
         for place in self.lists:
-            values[place] = to_json(values[place])
+            values[place] = list_json(cast("Sequence[int] | Sequence[str]", values[place]))
         return values
 
 

@@ -13,6 +13,7 @@ import uvicorn
 
 from gamekeeper.core.clock import SystemClock
 from gamekeeper.server.app import create_app
+from gamekeeper.server.connections import bounded
 from gamekeeper.server.desk import ThreadWorkers
 from gamekeeper.server.principals import ADMIN_TOKEN, JOIN_TOKEN, secret_hash
 from gamekeeper.store import inventory
@@ -36,14 +37,21 @@ class RunningClock(SystemClock, HandClock):
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Served]:
-    """A served coordinator with one connected node."""
+def serving(folder: Path, most: int = 1000, head_within_s: float = 20.0) -> Iterator[Served]:
+    """A served coordinator with one connected node, with `most` connections at once."""
     rig = Served(folder, clock=RunningClock())
     rig.here.desk.workers = ThreadWorkers(2)
     Rig.join(rig)
     for name, secret in ((ADMIN_TOKEN, "admin-secret"), (JOIN_TOKEN, "join-secret")):
         rig.store.write(partial(inventory.set_token_hash, name=name, token_hash=secret_hash(secret)))
-    config = uvicorn.Config(create_app(rig.here), port=0, lifespan="off", log_config=None, access_log=False)
+    config = uvicorn.Config(
+        create_app(rig.here),
+        port=0,
+        http=bounded(most, head_within_s),
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -16,6 +16,7 @@ from gamekeeper.core.matches import Purpose
 from gamekeeper.daemons import looks
 from gamekeeper.policy.continuous_loop import Phase
 from gamekeeper.protocol import (
+    PROTOCOL_VERSION,
     AttemptProgress,
     Beat,
     BeatReply,
@@ -213,7 +214,7 @@ def test_a_beat_tells_what_to_stop(rig: Rig) -> None:
 def test_unknown_protocol_versions_are_refused(rig: Rig) -> None:
     """A later agent could talk past this coordinator."""
     with pytest.raises(UsageError):
-        run(rig.here.enrol(Enrol(protocol=2, host_name="x", slots=1)))
+        run(rig.here.enrol(Enrol(protocol=PROTOCOL_VERSION + 1, host_name="x", slots=1)))
     message = Connect(protocol=0, incarnation="d" * 32, slots=1, held=[], observed=Observed())
     with pytest.raises(UsageError):
         run(rig.here.connect(rig.node_id, message))

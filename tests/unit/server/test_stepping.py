@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from gamekeeper.core.errors import StaleToken
 from gamekeeper.core.jobs import EndReason, JobState
+from gamekeeper.daemons.fused import StepMatch
+from gamekeeper.policy import work_distributor
 from gamekeeper.protocol import AttemptProgress, FinishOne, Grant, Observed, Step, Stepped
 from gamekeeper.store import integrity, job_queue
 from gamekeeper.store.engine import InlineStore
-from gamekeeper.store.granting import oldest_first
 from tests.unit.server.rig import Rig, run, shard
 
 
@@ -19,7 +21,7 @@ from tests.unit.server.rig import Rig, run, shard
 def rig(tmp_path: Path) -> Rig:
     """A coordinator that grants within the step, and an agent with two slots."""
     found = Rig(tmp_path)
-    found.here.match = oldest_first
+    found.here.matching = partial(StepMatch, work_distributor.Limits(), found.epoch)
     found.join(slots=2)
     return found
 

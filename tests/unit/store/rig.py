@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import psycopg
+from sqlalchemy import Select, Table
 
 from gamekeeper.core.actions import Action
 from gamekeeper.core.artifacts import ArtifactKind, Manifest
@@ -212,15 +213,14 @@ def open_rig(engine: str, folder: Path = Path(), seed: int = 1) -> Rig:
 
 def everything(r: Reading) -> dict[str, list[tuple[object, ...]]]:
     """All rows of all tables, to compare two states."""
-    return {
-        table.name: [
-            tuple(row)
-            for row in r.conn.exec_driver_sql(
-                f"SELECT * FROM {table.name} ORDER BY {', '.join(column.name for column in table.primary_key)}"
-            )
-        ]
-        for table in schema.metadata.sorted_tables
-    }
+    return {table.name: [tuple(row) for row in r.conn.execute(_ordered(table))] for table in _TABLES}
+
+
+_TABLES = schema.metadata.sorted_tables
+
+
+def _ordered(table: Table) -> Select[Any]:
+    return table.select().order_by(*table.primary_key.columns)
 
 
 def touch(w: Writing, key: str) -> int:

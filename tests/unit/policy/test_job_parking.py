@@ -117,3 +117,32 @@ def test_limits_that_cross_are_refused(wrong: dict[str, float]) -> None:
     """Breaks if settings can turn the guard into a weapon, or off without a word."""
     with pytest.raises(SettingsError):
         Limits(**wrong)  # type: ignore[arg-type]
+
+
+def _failed(number: int, job: int, node: str, *, well: bool = False) -> EndedTry:
+    return EndedTry(number, job, JobState.READY, "train", node, well, "own-error", NOW - 100 + number)
+
+
+def test_what_failed_before_a_success_is_not_forgiven() -> None:
+    """Breaks if a node that worked meanwhile takes the blame for a job's own failure."""
+    tries = (
+        _failed(1, 1, "n-0"), _failed(2, 9, "n-0", well=True), _failed(3, 2, "n-0"), _failed(4, 3, "n-0"),
+        _failed(5, 4, "n-0"),
+    )  # fmt: skip
+    charged = tuple(one for one in tries if not one.succeeded)
+    (action,) = decide(View(tries, charged, (FleetNode("n-0", up=True),), 5), Limits(), NOW).actions
+    assert isinstance(action, ExcludeNode)
+    assert action.blameless == (3, 4, 5)
+
+
+def test_what_is_held_against_a_parked_job_is_held_against_no_node() -> None:
+    """Breaks if one failure parks a job and is forgiven it as well."""
+    poison = [_failed(number, 1, f"n-{number}") for number in range(4)]
+    others = [_failed(10 + number, 2 + number, "n-0") for number in range(3)]
+    good = _failed(20, 9, "n-5", well=True)
+    tries = (*poison, *others, good)
+    nodes = tuple(FleetNode(f"n-{number}", up=True) for number in range(4))
+    park, exclude = decide(View(tries, (*poison, *others), nodes, 10), Limits(), NOW).actions
+    assert isinstance(park, ParkJob)
+    assert isinstance(exclude, ExcludeNode)
+    assert (park.job_id, exclude.node_id, exclude.blameless) == (1, "n-0", (10, 11, 12))

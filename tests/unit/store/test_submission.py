@@ -200,3 +200,33 @@ def test_specifications_are_checked_by_content_not_by_identity() -> None:
     group = [JobSpec("selfplay", "c4", ("x", str(n)), parameters={"n": n}) for n in range(50)]
     stored = rig.w(submission.submit_many, group)
     assert [rig.get(job_id).spec for job_id, _ in stored] == group
+
+
+def test_rules_meet_in_a_chain(rig: Rig) -> None:
+    """Breaks if what a cancelled job drags along is not itself taken for over by those that skip or run."""
+    head, cancelled, skipped, runs, last = (
+        job_id
+        for job_id, _ in rig.w(
+            submission.submit_many,
+            [
+                spec(),
+                spec(needs=(in_group(0),)),
+                spec(needs=(in_group(1, FailureRule.SKIP),)),
+                spec(needs=(in_group(1, FailureRule.RUN),)),
+                spec(needs=(in_group(2),)),
+            ],
+        )
+    )
+    rig.w(job_control.cancel, head, "no")
+    states = [rig.get(one).state for one in (cancelled, skipped, runs, last)]
+    assert states == [JobState.CANCELLED, JobState.SKIPPED, JobState.READY, JobState.READY]
+
+
+def test_a_held_job_stays_held_when_its_needs_are_met(rig: Rig) -> None:
+    """Breaks if the end of another job lets go what a person holds back."""
+    needed = rig.job()
+    held = rig.job(needs=(Need(needed),))
+    rig.w(job_control.hold, held, "wait")
+    rig.finish(rig.w(job_queue.grant, needed, *rig.agent()))
+    assert rig.get(held).state is JobState.HELD
+    assert rig.w(job_control.release, held) is JobState.READY

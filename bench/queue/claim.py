@@ -52,22 +52,23 @@ def fill(w: Writing, state: str, n: int) -> None:
     w.run(_COUNT, n=n, state=state)
 
 
-def measured(store: Store, steps: int) -> list[float]:
-    """Seconds that each of many steps took."""
+def measured(store: Store, steps: int) -> tuple[list[float], float]:
+    """Seconds that each of many steps took, in order of length, and the processor time of one on average."""
     node = store.write(lambda w: inventory.enrol(w, "bench", 2, f"c{random.getrandbits(60)}")).id
     name = f"agent-{node}"
     store.write(lambda w: leases.connect_agent(w, node, name, LEASE_S, held=[], slots=2, observation=SEEN))
     took, held = [], []
+    cpu = time.process_time()
     for _ in range(steps):
         step = Step(name, LEASE_S, finishes=held, want=1)
         since = time.perf_counter()
         (reply,) = store.write(lambda w, step=step: take_steps(w, [step]))
         took.append(time.perf_counter() - since)
         held = [Finish(one.attempt_id, one.token, EndReason.FINISHED) for one in reply.granted]
-    return sorted(took)
+    return sorted(took), (time.process_time() - cpu) / steps
 
 
-def beside(folder: Path, ready: int, finished: int, steps: int) -> list[float]:
+def beside(folder: Path, ready: int, finished: int, steps: int) -> tuple[list[float], float]:
     """What steps take in a store of so many jobs."""
     with Store.open(folder / "gamekeeper.db", SystemClock()) as store:
         spec = JobSpec(kind="command", line="bench", command=("true",), parameters={"sent": 0})
@@ -90,9 +91,13 @@ def main() -> None:
     options = parser.parse_args()
     for ready, finished in ((options.steps + 10, 0), (options.ready, options.finished)):
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            took = beside(Path(folder), ready, finished, options.steps)
+            took, cpu = beside(Path(folder), ready, finished, options.steps)
         p50, p99 = took[len(took) // 2] * 1e3, took[int(len(took) * 0.99)] * 1e3
-        print(f"{ready:,} ready, {finished:,} finished: step p50 {p50:.3f} ms, p99 {p99:.3f} ms", flush=True)
+        print(
+            f"{ready:,} ready, {finished:,} finished: step p50 {p50:.3f} ms, p99 {p99:.3f} ms,"
+            f" processor {cpu * 1e3:.3f} ms",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -35,18 +35,9 @@ def serve_calls(w: Writing, calls: Sequence[Call]) -> list[list[StepReply]]:
         for sent in puts
     ]
     if specs:
-        submit_many(w, specs)
+        job_queue.submit_many(w, specs)
     replies = iter(take_steps(w, [step for _, steps in calls for step in steps]))
     return [[next(replies) for _ in steps] for _, steps in calls]
-
-
-def submit_many(w: Writing, specs: Sequence[JobSpec]) -> None:
-    together = getattr(job_queue, "submit_many", None)
-    if together is not None:
-        together(w, specs)
-    else:
-        for spec in specs:
-            job_queue.submit(w, spec)
 
 
 class Server:

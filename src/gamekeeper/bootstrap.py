@@ -45,7 +45,7 @@ from gamekeeper.server.connections import bounded, raise_file_limit
 from gamekeeper.server.coordinator import Coordinator
 from gamekeeper.server.desk import ROLE, ArtifactFiles, Desk, ThreadWorkers
 from gamekeeper.server.front import Front
-from gamekeeper.server.gates import Gates, default_bounds
+from gamekeeper.server.gates import Gates, bounds_of
 from gamekeeper.server.principals import ADMIN_TOKEN, JOIN_TOKEN, secret_hash
 from gamekeeper.server.process import Server, listen, prepare_interpreter, url_of, watch_lag
 from gamekeeper.server.reporting import FileAudit
@@ -213,7 +213,7 @@ async def _lead(start: Start, front: Front, duties: TaskGroup, led: list[Coordin
     if coordinator.audit.lost:
         log.error("files of the catalogue are lost", files=coordinator.audit.lost)
     coordinator.serving_since = desk.clock.now()
-    gates = Gates(default_bounds(), unseeded())
+    gates = Gates(bounds_of(desk.settings.admission.calls), unseeded())
     front.app, front.held_by = create_app(coordinator, gates), start.url
     await anyio.to_thread.run_sync(announce, start.folder, start.url)
     log.info(

@@ -238,6 +238,7 @@ class QueueMachine(RuleBasedStateMachine):
                 self.rig.w(job_queue.started, one.granted.id, token, identity)
         elif not other_process:
             self.rig.w(job_queue.started, one.granted.id, token, identity)
+            one.seen = one.seen if one.started else self.now()
             one.started = True
 
     @rule(node=st.integers(0, NODES - 1), named=st.sets(PICK, max_size=4), units=st.integers(0, 50))

@@ -40,6 +40,9 @@ def _shown(key: str, value: object) -> object:
     return value
 
 
+_LOUD = ("uvicorn", "uvicorn.error", "uvicorn.access")
+
+
 def configure(*, as_json: bool, level: str = "info", stream: TextIO | None = None) -> None:
     """Send the log of this process to `stream` (stderr), one line an event."""
     out = stream if stream is not None else sys.stderr
@@ -72,6 +75,11 @@ def configure(*, as_json: bool, level: str = "info", stream: TextIO | None = Non
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(number, logging.WARNING))
+    for name in _LOUD:
+        # A library that set up handlers of its own would write beside this log, not into it.
+        other = logging.getLogger(name)
+        other.handlers.clear()
+        other.propagate = True
 
 
 def logger(name: str) -> structlog.typing.FilteringBoundLogger:

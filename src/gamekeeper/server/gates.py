@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
+
+from gamekeeper.settings.schema import CallsSection
 
 MOST_WAIT_S = 60.0
 PLACE_KEPT_S = 30.0
@@ -52,6 +54,14 @@ def default_bounds() -> dict[str, Bound]:
         "download": Bound(64, each=8, yields_at_s=1.0),
         "people": Bound(32, again_after_s=1.0, yields_at_s=0.25, served=2),
     }
+
+
+def bounds_of(calls: CallsSection) -> dict[str, Bound]:
+    """The classes of calls with the bounds that the settings give them."""
+    found = {name: replace(bound, most=int(getattr(calls, name))) for name, bound in default_bounds().items()}
+    connects = found["connect"]
+    burst = max(1, min(connects.burst, round(calls.connects_per_s)))
+    return found | {"connect": replace(connects, rate_per_s=calls.connects_per_s, burst=burst)}
 
 
 def class_of(method: str, path: str) -> str:

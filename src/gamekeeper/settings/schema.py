@@ -178,7 +178,7 @@ class CallsSection(Section):
     agent: int = Field(1024, ge=1, le=1_000_000, description="Other calls of agents.")
     upload: int = Field(16, ge=1, le=100_000, description="Files on their way in.")
     download: int = Field(64, ge=1, le=100_000, description="Files on their way out.")
-    people: int = Field(8, ge=1, le=100_000, description="Questions and orders of people and programs.")
+    people: int = Field(32, ge=1, le=100_000, description="Questions and orders of people and programs.")
 
 
 class AdmissionSection(Section):

@@ -6,12 +6,13 @@ it, and the reason says so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 
 from gamekeeper.core.errors import UsageError
 
 MAX_LABELS = 32
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,31 @@ class GpuShare:
 
     index: int
     share: float
+
+
+Taken = tuple[Requirements, tuple[GpuShare, ...]]
+"""What one job takes of its node: what it asked for, and the devices that were set aside for it."""
+
+
+def overcommitted(capacity: Capacity, taken: Iterable[Taken]) -> str:
+    """The quantity of which `taken` is more than a machine has, or "". What is not known is taken as nothing."""
+    each = list(taken)
+    asked = [one for one, _ in each]
+    for name, has, wanted in (
+        ("cpus", capacity.cpus, sum(one.cpus for one in asked)),
+        ("memory_bytes", capacity.memory_bytes, sum(one.memory_bytes for one in asked)),
+        ("disk_bytes", capacity.disk_free_bytes, sum(one.disk_bytes for one in asked)),
+    ):
+        if wanted > (has or 0) + _ROUNDING:
+            return name
+    used: dict[int, float] = {}
+    for _, parts in each:
+        for part in parts:
+            used[part.index] = used.get(part.index, 0.0) + part.share
+    devices = len(capacity.gpus or ())
+    if any(index >= devices or share > 1 + _ROUNDING for index, share in used.items()):
+        return "gpus"
+    return "gpus" if any(one.gpus and not parts for one, parts in each) else ""
 
 
 def _number(asked: Mapping[str, object], name: str) -> float:

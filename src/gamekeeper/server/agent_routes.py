@@ -31,6 +31,8 @@ from gamekeeper.protocol import (
 from gamekeeper.server.http import Caller, Here, joiner, node, rest_of, sane_body
 from gamekeeper.server.principals import Principal, Right
 
+# Defaults are left out of answers, so that an agent of the protocol before this one, which takes no unknown field, is
+# served as long as it is told nothing that is beyond it.
 router = APIRouter(prefix="/v1", tags=["agents"])
 
 Number = Annotated[int, Path(ge=1, lt=1 << 63)]
@@ -45,25 +47,25 @@ async def enrol(message: Enrol, here: Here, _who: Annotated[Principal, Depends(j
     return await here.enrol(message)
 
 
-@router.post("/agent/connect", dependencies=BODY)
+@router.post("/agent/connect", dependencies=BODY, response_model_exclude_defaults=True)
 async def connect(message: Connect, here: Here, node_id: NodeId) -> Connected:
     """Take the node's lease for a fresh agent process."""
     return await here.connect(node_id, message)
 
 
-@router.post("/agent/claim", dependencies=BODY)
+@router.post("/agent/claim", dependencies=BODY, response_model_exclude_defaults=True)
 async def claim(message: Claim, here: Here, node_id: NodeId, request: Request) -> Claimed:
     """Ask for jobs; waits up to `wait_s` while there are none."""
     return await here.claim(node_id, message, rest_of(request.receive))
 
 
-@router.post("/agent/step", dependencies=BODY)
+@router.post("/agent/step", dependencies=BODY, response_model_exclude_defaults=True)
 async def step(message: Step, here: Here, node_id: NodeId, request: Request) -> Stepped:
     """Report ends, renew the lease, and ask for jobs: all in one."""
     return await here.step(node_id, message, rest_of(request.receive))
 
 
-@router.post("/agent/beat", dependencies=BODY)
+@router.post("/agent/beat", dependencies=BODY, response_model_exclude_defaults=True)
 async def beat(message: Beat, here: Here, node_id: NodeId) -> BeatReply:
     """Renew the lease."""
     return await here.beat(node_id, message)

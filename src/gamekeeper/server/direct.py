@@ -73,7 +73,7 @@ class Direct:
         except GamekeeperError as error:
             await _answer(send, *error_message(error))
         else:
-            await _answer(send, 200, answer.model_dump_json().encode(), ())
+            await _answer(send, 200, answer.model_dump_json(exclude_defaults=True).encode(), ())
 
     async def _learning(self, scope: Scope, credential: str, send: Send, message: Message) -> None:
         """Note whom the framework's route took the caller for."""

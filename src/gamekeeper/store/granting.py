@@ -10,10 +10,11 @@ from gamekeeper.core.errors import GamekeeperError, IllegalTransition, NotFound,
 from gamekeeper.core.events import AttemptLeased
 from gamekeeper.core.jobs import Attempt, AttemptState, Job, JobState
 from gamekeeper.core.nodes import NodeStatus
-from gamekeeper.core.requirements import GpuShare
+from gamekeeper.core.requirements import Capacity, GpuShare, Requirements, Taken, overcommitted
+from gamekeeper.store import inventory
 from gamekeeper.store.attempts import job_of
 from gamekeeper.store.counters import Tally
-from gamekeeper.store.encoding import to_json
+from gamekeeper.store.encoding import object_of, to_json
 from gamekeeper.store.schema import attempts, jobs
 from gamekeeper.store.session import Reading, Row, Writing
 from gamekeeper.store.statements import adding, changing, sql
@@ -29,7 +30,11 @@ _JOBS = sql("SELECT * FROM jobs WHERE id IN LIST(:ids) ORDER BY id FOR UPDATE")
 _TAKE = changing(jobs, keys=("id",), columns=("state", "reason"), guard="{ready_job}")
 _ATTEMPT_COLUMNS = tuple(column.name for column in attempts.columns)
 _ADD_ATTEMPT = adding(attempts, *_ATTEMPT_COLUMNS)
-_GRANTED_LAST = sql("UPDATE job_classes SET last_granted_at = :now WHERE id IN LIST(:ids)")
+# Ageing counts in minutes: within a second of the last note, another would only cost a page of the log.
+_GRANTED_LAST = sql(
+    "UPDATE job_classes SET last_granted_at = :now"
+    " WHERE id IN LIST(:ids) AND (last_granted_at IS NULL OR last_granted_at < :now - 1 OR last_granted_at > :now)"
+)
 _FIRST_LEASE = sql(
     "INSERT INTO slot_time (node_id, first_leased_at, leased_s, process_s, attempts) VALUES (:node_id, :now, 0, 0, 0)"
     " ON CONFLICT (node_id) DO NOTHING"
@@ -148,15 +153,16 @@ def grant_many(
     """Lease ready jobs to agent incarnations, each under a fresh token: one answer for each grant, in order.
 
     A refusal changes nothing: `StaleToken` when the job is not ready or not due, the incarnation is not the node's
-    current one, its lease is over, or no slot is free; `NotFound` for an unknown job. `known`: what `holders` said in
-    this transaction; it is kept up to date.
+    current one, its lease is over, no slot is free, or the node has not enough left of what the job asks for;
+    `NotFound` for an unknown job. `known`: what `holders` said in this transaction; it is kept up to date.
     """
     if not grants:
         return []
     held = known if known is not None else holders(w, [grant.incarnation for grant in grants])
     rows = jobs_of(w, [grant.job_id for grant in grants])
     taken: set[int] = set()
-    refusals = [_refusal(w, grant, held.get(grant.incarnation), rows, taken) for grant in grants]
+    rooms = _Rooms(w, taken)
+    refusals = [_refusal(w, grant, held.get(grant.incarnation), rows, rooms) for grant in grants]
     last = w.take("fence", len(taken)) if taken else 0
     tokens = iter(range(last - len(taken) + 1, last + 1))
     answers = [
@@ -172,7 +178,7 @@ def grant_many(
 
 
 def _refusal(
-    w: Writing, grant: GrantJob, held: Holder | None, rows: dict[int, Row], taken: set[int]
+    w: Writing, grant: GrantJob, held: Holder | None, rows: dict[int, Row], rooms: _Rooms
 ) -> GamekeeperError | None:
     """Why a grant cannot be; a grant that can takes its job and a slot."""
     if held is None or held.node_id != grant.node_id or held.expires_at <= w.now:
@@ -185,12 +191,39 @@ def _refusal(
     row = rows.get(grant.job_id)
     if row is None:
         return NotFound(f"job {grant.job_id} does not exist", remedy="see `gamekeeper jobs`")
-    if row["state"] != JobState.READY or row["not_before"] > w.now or grant.job_id in taken:
-        state = JobState.RUNNING if grant.job_id in taken else row["state"]
+    if row["state"] != JobState.READY or row["not_before"] > w.now or grant.job_id in rooms.given:
+        state = JobState.RUNNING if grant.job_id in rooms.given else row["state"]
         return StaleToken(f"job {grant.job_id} is {state} and not to be granted now")
-    taken.add(grant.job_id)
+    if row["requirements"] != "{}":
+        lacking = rooms.lacking(grant, row["requirements"])
+        if lacking:
+            return StaleToken(f"node {grant.node_id} has not enough {lacking} left for job {grant.job_id}")
+    rooms.given.add(grant.job_id)
     held.busy += 1
     return None
+
+
+class _Rooms:
+    """The jobs given out in this round, and what nodes have left: looked up only for jobs that ask for anything."""
+
+    def __init__(self, w: Writing, given: set[int]) -> None:
+        self._w = w
+        self.given = given
+        self._capacity: dict[str, Capacity] = {}
+        self._taken: dict[str, list[Taken]] = {}
+
+    def lacking(self, grant: GrantJob, requirements: str) -> str:
+        """What a node has too little of for this grant, or "": then it is taken."""
+        if grant.node_id not in self._capacity:
+            (standing,) = inventory.standings(self._w, [grant.node_id])
+            self._capacity[grant.node_id] = standing.capacity
+            self._taken[grant.node_id] = list(standing.taken)
+        taken = self._taken[grant.node_id]
+        taken.append((Requirements.from_map(object_of(requirements)), tuple(grant.gpus)))
+        lacking = overcommitted(self._capacity[grant.node_id], taken)
+        if lacking:
+            taken.pop()
+        return lacking
 
 
 def _write(w: Writing, given: Sequence[Granted], held: dict[str, Holder]) -> None:

@@ -142,7 +142,7 @@ class Reading:
     def rows(self, statement: Statement, **values: Value) -> list[Row]:
         """All rows of a query."""
         compiled = statement.compiled(self._dialect)
-        return self._link.rows(compiled.sql, compiled.arguments(values))
+        return self._link.rows(*compiled.call(values))
 
     def first(self, statement: Statement, **values: Value) -> Row | None:
         """The only row of a query or of a RETURNING clause, or `None`."""
@@ -152,7 +152,7 @@ class Reading:
     def number(self, statement: Statement, **values: Value) -> int:
         """The first column of the only row, a whole number; 0 when there is no row."""
         compiled = statement.compiled(self._dialect)
-        found = self._link.rows(compiled.sql, compiled.arguments(values))
+        found = self._link.rows(*compiled.call(values))
         return int(next(iter(tuple(found[0]))) or 0) if found else 0
 
 
@@ -168,7 +168,7 @@ class Writing(Reading):
     def run(self, statement: Statement, **values: Value) -> int:
         """Execute a statement; how many rows it changed."""
         compiled = statement.compiled(self._dialect)
-        return self._link.run(compiled.sql, compiled.arguments(values))
+        return self._link.run(*compiled.call(values))
 
     def run_many(self, statement: Statement, many: Sequence[Mapping[str, Value]]) -> int:
         """Execute a statement once for each set of values; how many rows were changed in all."""

@@ -40,7 +40,8 @@ class Compiled:
     """SQL with positional parameters: `names` in order, and the values fixed when the statement was built.
 
     `lists` are the places of parameters that hold a list, where the driver takes it as JSON text. `many`: the form that
-    takes whole columns as arrays instead of being sent once for each row, where the engine is faster so.
+    takes whole columns as arrays instead of being sent once for each row, where the engine is faster so. `single`: the
+    form for lists of one element, which need no table of their own.
     """
 
     sql: str
@@ -48,15 +49,31 @@ class Compiled:
     fixed: Mapping[str, Value]
     lists: tuple[int, ...] = ()
     many: str | None = None
+    single: str | None = None
 
     def arguments(self, given: Mapping[str, Value]) -> Sequence[Value]:
         """The parameters in order. Raises `KeyError` when one is missing."""
+        return self._spelt(self._values(given))
+
+    def call(self, given: Mapping[str, Value]) -> tuple[str, Sequence[Value]]:
+        """What to send: the statement, in the form that suits its lists, and its parameters in order."""
+        values = self._values(given)
+        if not self.lists:
+            return self.sql, values
+        if self.single is not None and all(len(cast("Sequence[int]", values[at])) == 1 for at in self.lists):
+            for at in self.lists:
+                values[at] = cast("Sequence[int]", values[at])[0]
+            return self.single, values
+        return self.sql, self._spelt(values)
+
+    def _values(self, given: Mapping[str, Value]) -> list[Value]:
         if not self.fixed:
-            values = [given[name] for name in self.names]
-        else:
-            values = [given[name] if name in given else self.fixed[name] for name in self.names]
-        for place in self.lists:
-            values[place] = list_json(cast("Sequence[int] | Sequence[str]", values[place]))
+            return [given[name] for name in self.names]
+        return [given[name] if name in given else self.fixed[name] for name in self.names]
+
+    def _spelt(self, values: list[Value]) -> list[Value]:
+        for at in self.lists:
+            values[at] = list_json(cast("Sequence[int] | Sequence[str]", values[at]))
         return values
 
 
@@ -90,13 +107,15 @@ def _compile(clause: Executable, dialect: Dialect, many: Callable[[Sequence[str]
     names = tuple(compiled.positiontup or ())
     if dialect is SQLITE:
         lists = tuple(place for place, name in enumerate(names) if name.startswith(_LIST_MARK))
-        return Compiled(compiled.string, tuple(map(_unmarked, names)), fixed, lists)
+        single = compiled.string.replace(_EACH, "= ?") if lists else None
+        return Compiled(compiled.string, tuple(map(_unmarked, names)), fixed, lists, single=single)
     return Compiled(
         compiled.string, tuple(map(_unmarked, names)), fixed, (), many(names) if many is not None else None
     )
 
 
 _LIST_MARK = "list__"
+_EACH = "IN (SELECT value FROM json_each(?))"
 
 
 def _unmarked(name: str) -> str:

@@ -85,11 +85,13 @@ class Committer:
         """Serve all of `batch` with one commit; afterwards each request has its result or its error."""
         with Outcome(self.link) as whole:
             now = self.link.begin()
+            # A caller alone needs no savepoint: its error undoes the transaction, which is all its own.
+            alone = len(batch) == 1
             for group in grouped(batch):
-                self._serve(group, now)
+                self._serve(group, now, alone=alone)
                 failed = group[-1].error
-                if failed is not None and not self.link.in_transaction:
-                    # The engine threw the whole transaction away (disk full, for one): nobody's work is left.
+                if failed is not None and (alone or not self.link.in_transaction):
+                    # Or the engine threw the whole transaction away (disk full, for one): nobody's work is left.
                     raise failed
             since = self.clock.monotonic()
             self.link.commit()
@@ -102,13 +104,14 @@ class Committer:
             for request in batch:
                 request.error = request.error or whole.error
 
-    def _serve(self, group: Sequence[Request], now: float | None) -> None:
+    def _serve(self, group: Sequence[Request], now: float | None, *, alone: bool = False) -> None:
         joint, function = group[0].joint, group[0].function
         if joint is None:
             assert function is not None  # noqa: S101 - one of the two is given
-            group[0].result, group[0].error = self._one(function, now)
+            group[0].result, group[0].error = self._one(function, now, alone=alone)
             return
-        answers, error = self._one(lambda w: _joined(w, joint, [request.item for request in group]), now)
+        items = [request.item for request in group]
+        answers, error = self._one(lambda w: _joined(w, joint, items), now, alone=alone)
         if error is not None and len(group) > 1 and self.link.in_transaction:
             for request in group:
                 self._serve([request], now)
@@ -122,10 +125,13 @@ class Committer:
                 else:
                     request.result = answer
 
-    def _one(self, function: Callable[[Writing], Any], now: float | None) -> tuple[Any, BaseException | None]:
+    def _one(
+        self, function: Callable[[Writing], Any], now: float | None, *, alone: bool
+    ) -> tuple[Any, BaseException | None]:
         writing, result = Writing(self.link, self.clock.now() if now is None else now, self.rng), None
-        with Outcome(self.link) as own, writing.savepoint():
+        with Outcome(self.link) as own, contextlib.nullcontext() if alone else writing.savepoint():
             result = function(writing)
+            writing.flush()
         return result, own.error
 
 

@@ -27,7 +27,7 @@ from gamekeeper.agent.runner import failure_of
 from gamekeeper.core.clock import boot_seconds
 from gamekeeper.core.errors import Unreachable, UsageError, from_json
 from gamekeeper.core.jobs import ProcessIdentity
-from gamekeeper.protocol import BeatReply, Claimed, Connected, Enrol, Enrolled, ErrorBody, Observed
+from gamekeeper.protocol import BeatReply, Claimed, Connected, Enrol, Enrolled, ErrorBody, Observed, Stepped
 
 SOURCES = 16
 ANSWER_S = 15.0
@@ -154,11 +154,8 @@ class Agent:
                 self._call(
                     command.serial, path, command.message, lambda n, *_: self.tell(m.StartedAnswered(n))
                 )
-            case m.SendFinish():
-                path = f"/v1/attempts/{command.attempt}/finish"
-                self._call(
-                    command.serial, path, command.message, lambda n, *_: self.tell(m.FinishAnswered(n))
-                )
+            case m.SendStep():
+                self._call(command.serial, "/v1/agent/step", command.message, self._stepped)
             case m.FetchInputs():
                 self._soon(0.0, m.InputsReady(command.serial))
             case m.StartProcess():
@@ -187,6 +184,9 @@ class Agent:
     def _beaten(self, serial: int, body: bytes, sent_at: float) -> None:
         self._swarm.tally.beats.append(boot_seconds() - sent_at)
         self.tell(m.BeatAnswered(serial, sent_at, BeatReply.model_validate_json(body)))
+
+    def _stepped(self, serial: int, body: bytes, sent_at: float) -> None:
+        self.tell(m.StepAnswered(serial, sent_at, Stepped.model_validate_json(body)))
 
     def _claimed(self, serial: int, body: bytes, _sent_at: float) -> None:
         self._swarm.tally.claims += 1

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gamekeeper.core.actions import EndAttempt, GrantJob
+from gamekeeper.core.decisions import Decision
 from gamekeeper.core.jobs import JobState
 from gamekeeper.daemons import looks
 from gamekeeper.daemons.duty import Duty
@@ -21,7 +22,7 @@ JOBS_PER_PASS = 1000
 HEADS_LEAST = 16
 AGENTS_PER_PASS = 20_000
 WIDE_NODES = 1000
-WIDE_REST_S = 0.5
+WIDE_REST_S = 0.25
 EVERY_S = 1.0
 REST_S = 0.01
 
@@ -156,6 +157,14 @@ def distributor(
     nothing. With jobs due it looks at all of them, and less often the more there are.
     """
     looked_at = float("-inf")
+    decided: dict[int, Decision] = {}
+
+    def look(r: Reading, seen: Sequence[Waiting], *, whole: bool) -> work_distributor.View:
+        # In the reader's thread, and not on the event loop: with thousands of nodes a pass takes long, and beats go on.
+        view = distribution_view(r, seen, whole=whole)
+        decided.clear()
+        decided[id(view)] = work_distributor.decide(view, limits, r.now)
+        return view
 
     async def gather() -> work_distributor.View | None:
         nonlocal looked_at
@@ -166,8 +175,9 @@ def distributor(
             return None
         if whole:
             looked_at = now
-        view = await duty.store.aread(lambda r: distribution_view(r, seen, whole=due > 0))
-        daemon.rest_s = REST_S if len(view.nodes) <= WIDE_NODES else WIDE_REST_S
+        view = await duty.store.aread(lambda r: look(r, seen, whole=due > 0))
+        nodes = len(view.nodes)
+        daemon.rest_s = REST_S if nodes <= WIDE_NODES else WIDE_REST_S * nodes / WIDE_NODES
         return view
 
     def granted(outcomes: Sequence[Outcome]) -> None:
@@ -180,7 +190,7 @@ def distributor(
         every_s=EVERY_S,
         rest_s=REST_S,
         gather=gather,
-        decide=lambda view, now: work_distributor.decide(view, limits, now),
+        decide=lambda view, _now: decided[id(view)],
         apply=duty.applying(granted),
     )
     return daemon

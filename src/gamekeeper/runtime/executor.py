@@ -85,9 +85,10 @@ class Executor:
 
         Raises `RoleLost` when the role is no longer held under `epoch`; nothing was changed then.
         """
-        if not await self._store.aread(lambda r: decisions.is_news(r, decision)):
+        news = await self._store.aread(lambda r: decisions.news_of(r, decision))
+        if news is None:
             return []
-        outcomes = await self._store.awrite(lambda w: self._apply_all(w, decision, epoch))
+        outcomes = await self._store.awrite(lambda w: self._apply_all(w, news, epoch))
         for outcome in outcomes:
             if outcome.result is not Applied.APPLIED:
                 self._log.info(

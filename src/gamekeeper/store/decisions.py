@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from enum import StrEnum
 
 from gamekeeper.core.actions import Action
@@ -109,12 +109,21 @@ class StoredDecision:
     actions: tuple[StoredAction, ...]
 
 
-def is_news(r: Reading, decision: Decision) -> bool:
-    """Whether `record` would store anything but fresh words; a caller may skip the write when not."""
-    if decision.actions:
-        return True
+def news_of(r: Reading, decision: Decision) -> Decision | None:
+    """`decision` without the verdicts that were said in these very words before; `None` when it says nothing new.
+
+    Fresh words for the same reason are no news. For a look before the write: what a policy says of ten thousand idle nodes need not pass through the one writer.
+    """
     said = _said(r, decision)
-    return any(_is_news(said, verdict) for verdict in decision.verdicts)
+    fresh = [verdict.acted or _is_news(said, verdict) for verdict in decision.verdicts]
+    if not decision.actions and not any(fresh):
+        return None
+    kept = [
+        verdict
+        for verdict, new in zip(decision.verdicts, fresh, strict=True)
+        if new or said[verdict.subject]["sentence"] != sentence(verdict.sentence)
+    ]
+    return replace(decision, verdicts=tuple(kept))
 
 
 def record(w: Writing, decision: Decision, epoch: int, *, keep: int = KEPT) -> int | None:

@@ -112,7 +112,8 @@ class StoredDecision:
 def news_of(r: Reading, decision: Decision) -> Decision | None:
     """`decision` without the verdicts that were said in these very words before; `None` when it says nothing new.
 
-    Fresh words for the same reason are no news. For a look before the write: what a policy says of ten thousand idle nodes need not pass through the one writer.
+    Fresh words for the same reason are no news. For a look before the write: what a policy says of ten thousand idle
+    nodes need not pass through the one writer.
     """
     said = _said(r, decision)
     fresh = [verdict.acted or _is_news(said, verdict) for verdict in decision.verdicts]

@@ -29,7 +29,7 @@ def record(
     rig: Rig, *verdicts: Verdict, actions: Sequence[Action] = (), policy: str = "loop", keep: int = 2000
 ) -> int | None:
     made = Decision(policy, rig.clock.now(), verdicts, actions)
-    news = rig.r(decisions.is_news, made)
+    news = rig.r(decisions.news_of, made) is not None
     decision_id = rig.w(decisions.record, made, 5, keep=keep)
     assert news is (decision_id is not None)
     return decision_id
@@ -241,3 +241,19 @@ def test_stored_verdicts_are_exactly_the_changes(passes: list[tuple[str, list[tu
                 policy: n for (policy, subject), n in last.items() if subject == name
             }
         rig.check()
+
+
+def test_only_what_is_new_or_worded_afresh_goes_to_the_writer(rig: Rig) -> None:
+    """Breaks if ten thousand unchanged verdicts pass through the write transaction, or a changed one does not."""
+    old = [say(words="same"), Verdict("line/b", "waits", "2 left", False)]
+    record(rig, *old)
+    made = Decision("loop", rig.clock.now(), (*old, Verdict("line/c", "waits", "new", False)))
+    news = rig.r(decisions.news_of, made)
+    assert news is not None
+    assert [verdict.subject for verdict in news.verdicts] == ["line/c"]
+    reworded = Verdict("line/b", "waits", "1 left", False)
+    made = Decision("loop", rig.clock.now(), (old[0], reworded, Verdict("line/c", "waits", "new", False)))
+    news = rig.r(decisions.news_of, made)
+    assert news is not None
+    assert [verdict.subject for verdict in news.verdicts] == ["line/b", "line/c"]
+    assert rig.r(decisions.news_of, Decision("loop", rig.clock.now(), (old[0], reworded))) is None

@@ -83,7 +83,9 @@ def test_a_poisonous_item_harms_no_other(kinds: list[str]) -> None:
         with FileStore(path, TurnedClock(), None) as store:
             items = [f"{kind} {place}" for place, kind in enumerate(kinds)]
             answers = asyncio.run(together(store, items))
-            assert store.commits == 2
+            # One commit for all; a caller who fails alone has nothing to commit.
+            failed_alone = len(items) == 1 and not items[0].startswith((FINE, ALONE))
+            assert store.commits == (1 if failed_alone else 2)
             for item, answer in zip(items, answers, strict=True):
                 if item.startswith((FINE, ALONE)):
                     assert isinstance(answer, int)

@@ -29,11 +29,12 @@ Call = tuple[list[str], list[Step]]
 
 def serve_calls(w: Writing, calls: Sequence[Call]) -> list[list[StepReply]]:
     """Take all that the callers bring into one transaction: their jobs first, then all their steps together."""
-    specs = [
-        JobSpec(kind="command", line="bench", command=("true",), parameters={"sent": json.loads(sent)})
-        for puts, _ in calls
-        for sent in puts
-    ]
+    sent = [each for puts, _ in calls for each in puts]
+    alike = {
+        each: JobSpec(kind="command", line="bench", command=("true",), parameters={"sent": json.loads(each)})
+        for each in set(sent)
+    }
+    specs = [alike[each] for each in sent]
     if specs:
         job_queue.submit_many(w, specs)
     replies = iter(take_steps(w, [step for _, steps in calls for step in steps]))

@@ -65,15 +65,6 @@ class StoreSection(Section):
             "to this file."
         ),
     )
-    group_wait_ms: float = Field(
-        0.0,
-        ge=0.0,
-        le=50.0,
-        description=(
-            "Milliseconds a commit waits for others that could share its flush. Under load commits share flushes "
-            "anyway."
-        ),
-    )
 
 
 class AgentGpu(Section):
